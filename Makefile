@@ -1,0 +1,44 @@
+# Every target but setup runs inside .venv; tests and the demo need root, because they make namespaces.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+SHELL_SCRIPTS := bootstrap .ci/run $(wildcard vagrant/*.sh)
+
+.PHONY: setup demo test lint type unit escape interop bench docs clean
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml setup.py $(wildcard native/*)
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	$(BIN)/python -m compileall -q cnisandbox plugins
+	touch $@
+
+demo: setup
+	$(BIN)/cnisandbox demo
+
+lint: setup
+	$(BIN)/ruff check cnisandbox plugins native tests benchmarks setup.py
+	shellcheck $(SHELL_SCRIPTS)
+
+type: setup
+	$(BIN)/mypy
+
+unit: setup
+	$(BIN)/pytest tests/unit tests/property tests/style
+
+test: lint type
+	$(BIN)/pytest
+
+escape interop: setup
+	$(BIN)/pytest tests/$@
+
+bench: setup
+	$(BIN)/python benchmarks/bench.py
+
+docs: setup
+	$(BIN)/pytest tests/style
+
+clean:
+	rm -rf $(VENV) build *.egg-info cnisandbox/*.so cnisandbox/_native.c cnisandbox/_nftables.c
