@@ -39,6 +39,11 @@ def quoted(value: object) -> str:
     return text if len(text) <= _QUOTED_LIMIT else text[:_QUOTED_LIMIT] + "..."
 
 
+def reason(error: OSError) -> str:
+    """Say in lower case why a system call failed."""
+    return (error.strerror or str(error)).lower()
+
+
 class CniError(Exception):
     """Base of the tree.
 

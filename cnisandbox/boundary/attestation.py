@@ -1,0 +1,237 @@
+"""The evidence: what the kernel says about a process after the drop, and the comparison with what its level asks for.
+
+The process reads its own state back at the end of the drop, before any code of a plugin runs in it, and sends it as its
+first message; the engine compares. The same record is what `CNISANDBOX_ATTEST` keeps.
+
+Source: proc_pid_status(5), PR_GET_SECUREBITS(2const).
+"""
+
+import os
+from typing import NamedTuple
+
+import prctl
+
+from cnisandbox.boundary import limits, namespaces
+from cnisandbox.boundary.credentials import LOCKED_SECUREBITS
+from cnisandbox.boundary.levels import PROTECTIONS, Level
+from cnisandbox.errors import IsolationUnavailable, PrivilegeNotDropped
+
+# LIMIT: the whole of /proc/PID/status is about 1.5 kB.
+_STATUS_BYTES = 8192
+_SECCOMP_MODE_FILTER = 2
+_SIGKILL = 9
+
+
+class Attestation(NamedTuple):
+    """What the kernel says about a process.
+
+    Attributes:
+        role: "engine", "host worker", "container worker" or "delegate worker".
+        level: Name of the level that was asked for.
+        pid: Process id outside of its pid namespace.
+        ppid: Its parent's, likewise.
+        uids, gids: Real, effective, saved and file-system id.
+        groups: Supplementary groups.
+        inheritable, permitted, effective, bounding, ambient: Capability sets as bit masks.
+        securebits: As PR_GET_SECUREBITS returns them.
+        no_new_privs, is_dumpable: As the kernel keeps them.
+        seccomp: 0 none, 2 filter.
+        parent_death_signal: 9 where the process dies with its parent.
+        landlock_abi: ABI of the domain that it is in; 0 for none.
+        is_view_confined: Opening "/" to list it was refused by Landlock.
+        namespaces: Inode number of each namespace.
+        descriptors: Open descriptors.
+        limits: Hard resource limits.
+    """
+
+    role: str
+    level: str
+    pid: int
+    ppid: int
+    uids: list[int]
+    gids: list[int]
+    groups: list[int]
+    inheritable: int
+    permitted: int
+    effective: int
+    bounding: int
+    ambient: int
+    securebits: int
+    no_new_privs: bool
+    is_dumpable: bool
+    seccomp: int
+    parent_death_signal: int
+    landlock_abi: int
+    is_view_confined: bool
+    namespaces: dict[str, int]
+    descriptors: list[int]
+    limits: dict[str, int]
+
+
+class Expectation(NamedTuple):
+    """What an attestation must say.
+
+    Attributes:
+        role: Name of the process.
+        level: The level that was asked for.
+        uid, gid: The service user's ids outside; None where a foreign user namespace decides them.
+        capabilities: Mask of the permitted and effective sets.
+        has_own_pid_namespace: False for the engine, which cannot leave its own.
+        own_namespaces: Inode numbers of the entry's namespaces before anything was entered.
+        netns_inode: The netns that it must be in.
+        parent_pid: Who its parent must be.
+        descriptors: Exactly the descriptors that may be open.
+        dies_with_parent: False for the engine.
+    """
+
+    role: str
+    level: Level
+    uid: int | None
+    gid: int | None
+    capabilities: int
+    has_own_pid_namespace: bool
+    own_namespaces: dict[str, int]
+    netns_inode: int
+    parent_pid: int
+    descriptors: tuple[int, ...]
+    dies_with_parent: bool
+
+
+class Witness:
+    """Reads a process's state after it can no longer open /proc.
+
+    Order: made before the view changes; `testify` after the last stage, which also closes what was held open.
+
+    Attributes:
+        status_fd: Descriptor of our own /proc/PID/status, which shows the state of the moment at each read.
+    """
+
+    def __init__(self) -> None:
+        self.status_fd = os.open("/proc/self/status", os.O_RDONLY | os.O_CLOEXEC)
+        self._namespaces_fd = os.open("/proc/self/ns", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._namespaces: dict[str, int] = {}
+
+    def see_namespaces(self) -> None:
+        """Note the namespaces, and let go of /proc: from its descriptor "../../1" would lead to every process.
+
+        Order: after the last namespace was entered, before Landlock.
+        """
+        self._namespaces = {name: os.stat(name, dir_fd=self._namespaces_fd).st_ino for name in namespaces.NAMES}
+        os.close(self._namespaces_fd)
+
+    def testify(self, role: str, level: Level, landlock_abi: int) -> Attestation:
+        """Read the rest and make the record."""
+        status = _parse_status(os.pread(self.status_fd, _STATUS_BYTES, 0))
+        os.close(self.status_fd)
+        return Attestation(
+            role=role,
+            level=level.value,
+            pid=int(status["Pid"]),
+            ppid=int(status["PPid"]),
+            uids=[int(word) for word in status["Uid"].split()],
+            gids=[int(word) for word in status["Gid"].split()],
+            groups=[int(word) for word in status["Groups"].split()],
+            inheritable=int(status["CapInh"], 16),
+            permitted=int(status["CapPrm"], 16),
+            effective=int(status["CapEff"], 16),
+            bounding=int(status["CapBnd"], 16),
+            ambient=int(status["CapAmb"], 16),
+            securebits=int(prctl.get_securebits()),
+            no_new_privs=status["NoNewPrivs"] == "1",
+            is_dumpable=bool(prctl.get_dumpable()),
+            seccomp=int(status["Seccomp"]),
+            parent_death_signal=int(prctl.get_pdeathsig()),
+            landlock_abi=landlock_abi,
+            is_view_confined=_is_root_refused(),
+            namespaces=self._namespaces,
+            descriptors=limits.open_descriptors(),
+            limits=limits.current_limits(),
+        )
+
+
+def _parse_status(text: bytes) -> dict[str, str]:
+    pairs = (line.split(":\t", 1) for line in text.decode("ascii", "replace").splitlines() if ":\t" in line)
+    return {name: value.strip() for name, value in pairs}
+
+
+def _is_root_refused() -> bool:
+    try:
+        os.close(os.open("/", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+    except PermissionError:
+        return True
+    return False
+
+
+def verify(attestation: Attestation, expected: Expectation, *, allows_degraded: bool) -> tuple[str, ...]:
+    """Compare an attestation with what the level asks for.
+
+    Args:
+        attestation: What the process said.
+        expected: What it had to say.
+        allows_degraded: Whether a facility that the kernel lacks may be missing.
+
+    Returns:
+        Names of the facilities that are missing, empty unless `allows_degraded`.
+
+    Raises:
+        PrivilegeNotDropped: something differs that no kernel version excuses.
+        IsolationUnavailable: the kernel lacks a facility and `allows_degraded` is False.
+    """
+    differences = _differences(attestation, expected)
+    if differences:
+        raise PrivilegeNotDropped(f"attest {expected.role}: {'; '.join(differences)}")
+    missing: tuple[str, ...] = ()
+    if PROTECTIONS[expected.level].has_landlock and not attestation.landlock_abi:
+        missing = ("landlock",)
+    if missing and not allows_degraded:
+        raise IsolationUnavailable(
+            f"confine {expected.role}: the kernel lacks {', '.join(missing)}",
+            'enable it (lsm=landlock,...), or accept the loss with "sandbox": {"allowDegraded": true}',
+        )
+    return missing
+
+
+def _differences(said: Attestation, expected: Expectation) -> list[str]:
+    protections = PROTECTIONS[expected.level]
+    facts: list[tuple[str, object, object]] = [
+        ("role", said.role, expected.role),
+        ("level", said.level, expected.level.value),
+        ("parent", said.ppid, expected.parent_pid),
+        ("netns", said.namespaces.get("net"), expected.netns_inode),
+    ]
+    if protections.drops_credentials:
+        facts += [
+            ("groups", said.groups, []),
+            ("inheritable", said.inheritable, 0),
+            ("permitted", said.permitted, expected.capabilities),
+            ("effective", said.effective, expected.capabilities),
+            ("bounding", said.bounding, 0),
+            ("ambient", said.ambient, 0),
+            ("securebits", said.securebits, LOCKED_SECUREBITS),
+        ]
+        if expected.uid is not None:
+            facts += [("uids", said.uids, [expected.uid] * 4), ("gids", said.gids, [expected.gid] * 4)]
+        else:
+            facts.append(("user namespace", said.namespaces["user"] != expected.own_namespaces["user"], True))
+    if protections.binds_lifetime:
+        facts += [
+            ("no_new_privs", said.no_new_privs, True),
+            ("dumpable", said.is_dumpable, False),
+            ("parent-death signal", said.parent_death_signal, _SIGKILL if expected.dies_with_parent else 0),
+            ("descriptors", said.descriptors, sorted(expected.descriptors)),
+        ]
+    if protections.has_namespaces:
+        facts += [
+            (f"{name} namespace of its own", said.namespaces[name] != expected.own_namespaces[name], True)
+            for name in ("mnt", "ipc", "uts", "cgroup", *(("pid",) if expected.has_own_pid_namespace else ()))
+        ]
+    if protections.has_limits:
+        facts += [
+            ("core limit", said.limits["core"], 0),
+            ("descriptor limit", said.limits["nofile"], limits.DESCRIPTORS),
+        ]
+    if protections.has_seccomp:
+        facts.append(("seccomp", said.seccomp, _SECCOMP_MODE_FILTER))
+    if protections.has_landlock and said.landlock_abi:
+        facts.append(("view confined by landlock", said.is_view_confined, True))
+    return [f"{name} is {is_now!r} and must be {must_be!r}" for name, is_now, must_be in facts if is_now != must_be]

@@ -1,0 +1,134 @@
+"""The drop: what a process becomes, described as data, and the one ordered list of stages that makes it so.
+
+Privilege: starts with everything the entry has; ends with what the description says.
+
+The order is the design; docs/security-model.md has the same list, and a test compares the two.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+from cnisandbox.boundary import credentials, landlock, limits, namespaces, seccomp, view
+from cnisandbox.boundary.attestation import Attestation, Witness
+from cnisandbox.boundary.levels import PROTECTIONS, Level
+from cnisandbox.errors import PrivilegeNotDropped, reason
+
+# Name of each stage and what it does; a failure carries the name.
+STAGES = {
+    "open": "open the netns once, and the state directories; refuse our own netns",
+    "load": "import everything: after the drop no file can be read",
+    "channel": "make the channels: pipes, because a socket would lead back to the host's netns",
+    "fork": "fork into a pid namespace and close every descriptor that is not on the keep-list",
+    "namespaces": "enter the netns; enter mount, ipc, uts and cgroup namespaces; exchange the root for an empty one",
+    "userns": "join the user namespace that owns the netns, when that is not ours",
+    "credentials": "empty the bounding set, lock the securebits, leave the groups, change gid and uid, cut the sets",
+    "lifetime": "die with the parent, be not dumpable, gain no privileges, lower the limits",
+    "filters": "enter a Landlock domain, then load the system call filter",
+    "attest": "read all of it back; whoever waits for the answer refuses to go on when anything differs",
+}
+
+
+class Confinement(NamedTuple):
+    """What a process becomes.
+
+    Attributes:
+        role: Its name in messages, attestations and the process list.
+        level: How much is taken away.
+        uid, gid: Whom it becomes, in our user namespace.
+        capabilities: Capabilities that it keeps.
+        netns_fd: The netns to enter; None to stay.
+        userns_fd: The user namespace to join, whose ids then replace `uid` and `gid`; None to stay.
+        mounts: What it sees of the file system.
+        has_system_in_view: Whether the rest of the file system stays in view, read-only, for programs that need it.
+        rules: What Landlock lets it do.
+        filter_program: Compiled seccomp filter.
+        file_bytes: How long a file it may write.
+        processes: How many processes its user may have while it makes another.
+        address_space_bytes: How much memory it may map.
+        dies_with_parent: Whether its parent's death ends it.
+    """
+
+    role: str
+    level: Level
+    uid: int
+    gid: int
+    capabilities: tuple[int, ...]
+    netns_fd: int | None
+    userns_fd: int | None
+    mounts: tuple[view.Mount, ...]
+    has_system_in_view: bool
+    rules: tuple[landlock.PathRule, ...]
+    filter_program: bytes
+    file_bytes: int
+    processes: int
+    address_space_bytes: int
+    dies_with_parent: bool
+
+
+@contextmanager
+def stage(name: str, role: str) -> Iterator[None]:
+    """Give a failure the name of the stage that it happened in.
+
+    Raises:
+        PrivilegeNotDropped: the kernel refused something inside.
+    """
+    try:
+        yield
+    except OSError as error:
+        subject = f" {error.filename}" if error.filename else ""
+        raise PrivilegeNotDropped(f"{name} {role}:{subject} {reason(error)}") from error
+
+
+def confine(wanted: Confinement, kept: set[int]) -> Attestation:
+    """Become what a description says, for good: the stages from "namespaces" on.
+
+    Args:
+        wanted: The description.
+        kept: Descriptors that stay open; everything else is closed.
+
+    Returns:
+        The attestation.
+
+    Raises:
+        PrivilegeNotDropped: a stage failed. The process is then in no defined state and must end.
+    """
+    protections = PROTECTIONS[wanted.level]
+    role = wanted.role
+    uid, gid = wanted.uid, wanted.gid
+    with stage("attest", role):
+        witness = Witness()
+    with stage("namespaces", role):
+        # ORDER: everything that takes CAP_SYS_ADMIN over our own namespaces comes before the foreign user namespace,
+        # in which the copied mounts would be locked; entering the netns first costs nothing, and nothing reads it yet.
+        if wanted.netns_fd is not None:
+            namespaces.enter_netns(wanted.netns_fd)
+        if protections.has_namespaces:
+            namespaces.enter_own_namespaces()
+            (view.enter_read_only_root if wanted.has_system_in_view else view.enter_empty_root)(wanted.mounts)
+    with stage("userns", role):
+        if wanted.userns_fd is not None and protections.drops_credentials:
+            uid, gid = namespaces.join_userns(wanted.userns_fd)
+    with stage("credentials", role):
+        if protections.drops_credentials:
+            credentials.drop_credentials(uid, gid, wanted.capabilities)
+    with stage("lifetime", role):
+        # ORDER: after the change of uid, which clears the parent-death signal.
+        if protections.binds_lifetime:
+            credentials.bind_lifetime(wanted.dies_with_parent)
+        if protections.has_limits:
+            limits.lower_limits(
+                file_bytes=wanted.file_bytes,
+                processes=wanted.processes,
+                address_space_bytes=wanted.address_space_bytes,
+            )
+    with stage("filters", role):
+        witness.see_namespaces()
+        landlock_abi = landlock.enter_domain(wanted.rules) if protections.has_landlock else 0
+        if protections.binds_lifetime:
+            limits.close_all_but(kept | {witness.status_fd})
+        # ORDER: last, because the filter refuses what the stages above have used.
+        if protections.has_seccomp:
+            seccomp.load(wanted.filter_program)
+    with stage("attest", role):
+        return witness.testify(role, wanted.level, landlock_abi)

@@ -1,0 +1,87 @@
+"""User and group ids, capability sets, securebits, and the promises that hold a process to them.
+
+Privilege: CAP_SETPCAP, CAP_SETUID and CAP_SETGID before `drop_credentials`, what was asked for after it.
+
+Source: capabilities(7); prctl(2) of Linux 6.1.
+"""
+
+import os
+import signal
+
+import prctl
+
+from cnisandbox.boundary.syscalls import checked, lib
+
+CAP_NET_ADMIN: int = prctl.CAP_NET_ADMIN
+
+_SECBIT_NO_CAP_AMBIENT_RAISE = 1 << 6
+_SECBIT_NO_CAP_AMBIENT_RAISE_LOCKED = 1 << 7
+
+# Each right with its lock: uid 0 gains nothing, a change of uid moves nothing, nothing is kept, nothing turns ambient.
+LOCKED_SECUREBITS: int = (
+    prctl.SECBIT_NOROOT
+    | prctl.SECBIT_NOROOT_LOCKED
+    | prctl.SECBIT_NO_SETUID_FIXUP
+    | prctl.SECBIT_NO_SETUID_FIXUP_LOCKED
+    | prctl.SECBIT_KEEP_CAPS_LOCKED
+    | _SECBIT_NO_CAP_AMBIENT_RAISE
+    | _SECBIT_NO_CAP_AMBIENT_RAISE_LOCKED
+)
+
+
+def drop_credentials(uid: int, gid: int, capabilities: tuple[int, ...]) -> None:
+    """Become `uid` and `gid` with no groups and exactly `capabilities`, for good.
+
+    Args:
+        uid: User id in the current user namespace.
+        gid: Group id in the current user namespace.
+        capabilities: Numbers of the capabilities that stay permitted and effective.
+
+    Raises:
+        OSError: the kernel refused a step.
+
+    Order: after everything that needs another capability.
+    """
+    # ORDER: PR_CAPBSET_DROP and PR_SET_SECUREBITS ask for CAP_SETPCAP, which set_caps below takes away.
+    # KERNEL: a capability newer than libcap stays in the set; the attestation sees it and refuses.
+    for capability in prctl.ALL_CAPS:
+        if _is_in_bounding_set(capability):
+            prctl.capbset_drop(capability)
+    # ORDER: NO_SETUID_FIXUP makes setresuid leave the sets alone, so nothing depends on PR_SET_KEEPCAPS.
+    # python-prctl refuses the two ambient bits, which are newer than it.
+    checked(lib.native_set_securebits(LOCKED_SECUREBITS), "securebits")
+    os.setgroups([])
+    os.setresgid(gid, gid, gid)
+    # The uid is not cosmetic: uid 0 without a single capability may open /proc/sys/kernel/core_pattern for writing.
+    os.setresuid(uid, uid, uid)
+    checked(lib.native_clear_ambient(), "ambient set")
+    surplus = [capability for capability in prctl.ALL_CAPS if capability not in capabilities]
+    prctl.set_caps(
+        (surplus, (prctl.CAP_EFFECTIVE, prctl.CAP_PERMITTED), False),
+        (prctl.ALL_CAPS, (prctl.CAP_INHERITABLE,), False),
+    )
+
+
+def _is_in_bounding_set(capability: int) -> bool:
+    try:
+        return bool(prctl.capbset_read(capability))
+    except OSError:  # EINVAL: this kernel does not have it
+        return False
+
+
+def bind_lifetime(dies_with_parent: bool) -> None:
+    """Promise never to gain privilege, to hide memory from other processes, and to die with the parent.
+
+    Args:
+        dies_with_parent: False for the engine, whose parent is the runtime: an ADD that is under way when the
+            runtime restarts has to end as a whole.
+
+    Raises:
+        OSError: the kernel refused a step.
+
+    Order: after `drop_credentials`; a change of uid clears the parent-death signal and the dumpable flag's meaning.
+    """
+    if dies_with_parent:
+        prctl.set_pdeathsig(signal.SIGKILL)
+    prctl.set_dumpable(False)
+    prctl.set_no_new_privs(True)

@@ -1,0 +1,171 @@
+"""Network namespaces and the user namespaces that own them.
+
+Privilege: CAP_SYS_ADMIN, for setns(2) and unshare(2).
+
+Source: setns(2), ioctl_ns(2), user_namespaces(7).
+"""
+
+import errno
+import fcntl
+import os
+from typing import NamedTuple
+
+from cnisandbox.boundary.syscalls import (
+    CLONE_NEWCGROUP,
+    CLONE_NEWIPC,
+    CLONE_NEWNET,
+    CLONE_NEWNS,
+    CLONE_NEWPID,
+    CLONE_NEWUSER,
+    CLONE_NEWUTS,
+    checked,
+    lib,
+)
+from cnisandbox.errors import InvalidNetns, quoted, reason
+
+# The namespaces that a worker's attestation lists, by their name in /proc/PID/ns.
+NAMES = ("cgroup", "ipc", "mnt", "net", "pid", "user", "uts")
+
+
+class Netns(NamedTuple):
+    """An open network namespace.
+
+    Attributes:
+        fd: Descriptor of it, close-on-exec.
+        inode: Its inode number on nsfs, which identifies it.
+        userns_fd: Descriptor of the user namespace that owns it when that is not ours; None when it is.
+    """
+
+    fd: int
+    inode: int
+    userns_fd: int | None
+
+
+def inodes() -> dict[str, int]:
+    """Read the inode numbers of this process's own namespaces.
+
+    Returns:
+        Name, as in `NAMES`, to inode number.
+    """
+    return {name: os.stat(f"/proc/self/ns/{name}").st_ino for name in NAMES}
+
+
+def open_netns(path: str) -> Netns:
+    """Open a network namespace by its path, once.
+
+    Args:
+        path: Path of a bind mount or magic link, as a runtime gives it.
+
+    Returns:
+        The open namespace; the caller owns both descriptors.
+
+    Raises:
+        FileNotFoundError: nothing is there; for DEL that is no error.
+        InvalidNetns: what is there is not a network namespace.
+
+    Privilege: the path is the runtime's, who is root; nothing is read from it but its type.
+    """
+    # TRUST: O_PATH first, so that opening a device or a FIFO by mistake has no effect on it.
+    try:
+        handle = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise InvalidNetns(f"open netns {quoted(path)}: {reason(error)}") from error
+    try:
+        return _netns_of(handle, path)
+    finally:
+        os.close(handle)
+
+
+def _netns_of(handle: int, path: str) -> Netns:
+    inode = os.fstat(handle)
+    # An nsfs file is a regular file with no permission to write on a device that only the kernel has (major 0); asking
+    # it for its type is the test that counts, but must not be sent to a device, so the cheap facts come first.
+    if os.major(inode.st_dev) != 0 or inode.st_mode & 0o170000 != 0o100000:
+        raise InvalidNetns(f"open netns {quoted(path)}: it is not a namespace")
+    fd = os.open(f"/proc/self/fd/{handle}", os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    if lib.native_ns_get_nstype(fd) != CLONE_NEWNET:
+        os.close(fd)
+        raise InvalidNetns(f"open netns {quoted(path)}: it is not a network namespace")
+    return Netns(fd, inode.st_ino, _foreign_owner(fd))
+
+
+def _foreign_owner(netns_fd: int) -> int | None:
+    """Open the user namespace that owns a netns, unless it is the one we are in."""
+    userns_fd = lib.native_ns_get_userns(netns_fd)
+    if userns_fd == -errno.EPERM:  # an ancestor of ours owns it: we cannot be privileged there
+        raise InvalidNetns("open netns: it belongs to a user namespace outside of the caller's")
+    userns_fd = checked(userns_fd, "NS_GET_USERNS")
+    fcntl.fcntl(userns_fd, fcntl.F_SETFD, fcntl.FD_CLOEXEC)
+    if os.fstat(userns_fd).st_ino == os.stat("/proc/self/ns/user").st_ino:
+        os.close(userns_fd)
+        return None
+    return userns_fd
+
+
+def close_netns(netns: Netns) -> None:
+    """Close the descriptors of an open network namespace."""
+    os.close(netns.fd)
+    if netns.userns_fd is not None:
+        os.close(netns.userns_fd)
+
+
+def is_own(netns: Netns) -> bool:
+    """Say whether a netns is the one that this process is in, by inode; nsfs has one device."""
+    return netns.inode == os.stat("/proc/self/ns/net").st_ino
+
+
+def enter_netns(netns_fd: int) -> None:
+    """Enter a network namespace."""
+    checked(lib.native_setns(netns_fd, CLONE_NEWNET), "setns")
+
+
+def enter_own_namespaces() -> None:
+    """Enter mount, ipc, uts and cgroup namespaces of our own."""
+    checked(lib.native_unshare(CLONE_NEWNS | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWCGROUP), "unshare")
+
+
+def join_userns(userns_fd: int) -> tuple[int, int]:
+    """Join the user namespace that owns the container's netns.
+
+    setns() alone keeps the kernel's uid 0 and with it core_pattern; the caller must go on to one of the ids returned.
+
+    Returns:
+        A uid and a gid that are mapped there, not 0 where the map has more than one id.
+    """
+    checked(lib.native_setns(userns_fd, CLONE_NEWUSER), "setns user")
+    return _mapped_id("/proc/self/uid_map"), _mapped_id("/proc/self/gid_map")
+
+
+def _mapped_id(path: str) -> int:
+    # TRUST: the kernel writes these lines; whoever made the user namespace chose the numbers, all of them valid ids.
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        line = os.read(fd, 4096).split(b"\n", 1)[0]
+    finally:
+        os.close(fd)
+    inside, _, count = (int(word) for word in line.split())
+    return inside + count - 1
+
+
+class NewPidNamespaces:
+    """Makes each next child the first process of a pid namespace of its own.
+
+    KERNEL: unshare(CLONE_NEWPID) works once; a second call needs pid_for_children set back to our own in between.
+    """
+
+    def __init__(self) -> None:
+        self._own_fd = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+
+    def before_fork(self) -> None:
+        """Have the next child begin a pid namespace."""
+        checked(lib.native_unshare(CLONE_NEWPID), "unshare pid")
+
+    def after_fork(self) -> None:
+        """Have the next child stay in ours."""
+        checked(lib.native_setns(self._own_fd, CLONE_NEWPID), "setns pid")
+
+    def close(self) -> None:
+        """Close the descriptor of our own pid namespace."""
+        os.close(self._own_fd)

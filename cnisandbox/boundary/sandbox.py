@@ -1,0 +1,356 @@
+"""A worker, seen from outside: fork it, confine it, ask it to run declared functions, end it.
+
+Privilege: the caller's, which has to be root to confine a worker; the worker ends up with what its level says.
+
+Order: make sandboxes before making threads; a fork copies only the thread that calls it.
+"""
+
+import fcntl
+import gc
+import os
+import pwd
+import signal
+from collections.abc import Callable
+from types import TracebackType
+from typing import NamedTuple, NoReturn, ParamSpec, TypeVar
+
+import prctl
+
+from cnisandbox.boundary import landlock, limits, namespaces, seccomp, service
+from cnisandbox.boundary.attestation import Attestation, Expectation, verify
+from cnisandbox.boundary.confinement import Confinement, confine, stage
+from cnisandbox.boundary.credentials import CAP_NET_ADMIN
+from cnisandbox.boundary.levels import PROTECTIONS, Level
+from cnisandbox.boundary.view import Mount
+from cnisandbox.boundary.wire import Channel, channel_pair
+from cnisandbox.errors import CniError, InvalidNetns, IsolationUnavailable, PrivilegeNotDropped, quoted
+
+Parameters = ParamSpec("Parameters")
+Returned = TypeVar("Returned")
+
+SERVICE_USER = "cnisandbox"
+# LIMIT: seconds for one call; enabledad waits 5 s for duplicate address detection, everything else takes milliseconds.
+CALL_TIMEOUT_S = 60.0
+
+NETLINK_ROUTE = 0
+NETLINK_NETFILTER = 12
+
+# What a worker finds open: its channel, nothing on standard error, and one descriptor that it was given.
+_REQUESTS_FD, _ANSWERS_FD, _NULL_FD, GIVEN_FD = 0, 1, 2, 3
+
+_SYSCTL_DIRECTORY = "/proc/sys/net"
+
+
+class ServiceUser(NamedTuple):
+    """The user that workers become."""
+
+    uid: int
+    gid: int
+
+
+def service_user() -> ServiceUser:
+    """Look the service user up.
+
+    Raises:
+        IsolationUnavailable: it does not exist.
+    """
+    try:
+        entry = pwd.getpwnam(SERVICE_USER)
+    except KeyError as error:
+        raise IsolationUnavailable(
+            f"look up user {SERVICE_USER}: it does not exist", "make it: cnisandbox install, or useradd --system"
+        ) from error
+    if entry.pw_uid == 0 or entry.pw_gid == 0:
+        raise IsolationUnavailable(f"look up user {SERVICE_USER}: it is root", "give it ids of its own")
+    return ServiceUser(entry.pw_uid, entry.pw_gid)
+
+
+class Worker:
+    """A confined process at the other end of a channel.
+
+    Attributes:
+        pid: Its process id; 0 once it has been closed.
+        missing: Facilities that it goes without because the kernel lacks them; known after `attest`.
+    """
+
+    def __init__(self, pid: int, channel: Channel, expected: Expectation) -> None:
+        self.pid = pid
+        self._channel = channel
+        self._expected = expected
+        self._attestation: Attestation | None = None
+        self.missing: tuple[str, ...] = ()
+
+    @property
+    def descriptors(self) -> tuple[int, int]:
+        """Our ends of its pipes."""
+        return self._channel.read_fd, self._channel.write_fd
+
+    def attest(self, *, allows_degraded: bool = False) -> Attestation:
+        """Receive the worker's attestation and compare it with its level.
+
+        Raises:
+            IsolationError: it could not be confined, or its state is not what the level asks for.
+        """
+        if self._attestation is None:
+            self._attestation = service.receive_attestation(self._channel, self._expected.role, CALL_TIMEOUT_S)
+            self.missing = verify(self._attestation, self._expected, allows_degraded=allows_degraded)
+        return self._attestation
+
+    def call(
+        self, function: Callable[Parameters, Returned], *args: Parameters.args, **kwargs: Parameters.kwargs
+    ) -> Returned:
+        """Have the worker run a declared function.
+
+        Args:
+            function: A function marked with `declared`.
+            args: Its arguments; all of them, by position.
+            kwargs: None are allowed: names do not cross the boundary.
+
+        Returns:
+            Its result, checked against its annotation.
+
+        Raises:
+            CniError: what it raised.
+            IsolationError: the worker's state or its answer is not what was agreed; it is over then.
+        """
+        if kwargs:
+            raise TypeError("arguments cross the boundary by position")
+        self.attest()
+        result: Returned = service.call(self._channel, function, args, CALL_TIMEOUT_S)
+        return result
+
+    def close(self) -> None:
+        """End the worker, whatever it is doing, and wait for it; may be called more than once."""
+        if self.pid:
+            self._channel.close()
+            os.kill(self.pid, signal.SIGKILL)
+            os.waitpid(self.pid, 0)
+            self.pid = 0
+
+
+def spawn(
+    wanted: Confinement,
+    own_namespaces: dict[str, int],
+    given_fd: int | None = None,
+    netns_inode: int | None = None,
+    pid_namespaces: namespaces.NewPidNamespaces | None = None,
+    title: str = "",
+) -> Worker:
+    """Fork a worker, which then confines itself while we go on.
+
+    Args:
+        wanted: What it becomes.
+        own_namespaces: Inode numbers of our own namespaces.
+        given_fd: A descriptor that it keeps, as number `GIVEN_FD`.
+        netns_inode: The netns that it will be in, when that is not ours.
+        pid_namespaces: Where pid namespaces come from; None leaves the worker in ours.
+        title: What the process list shows behind the role.
+
+    Returns:
+        The worker; whether it was confined shows in `Worker.attest`.
+
+    Raises:
+        PrivilegeNotDropped: the stages "channel" or "fork" failed.
+    """
+    has_own_pid_namespace = PROTECTIONS[wanted.level].has_namespaces and pid_namespaces is not None
+    parent_pid = os.getpid()
+    with stage("channel", wanted.role):
+        ours, theirs = channel_pair(wanted.role, "engine")
+    with stage("fork", wanted.role):
+        if has_own_pid_namespace and pid_namespaces is not None:
+            pid_namespaces.before_fork()
+        pid = os.fork()
+        if pid == 0:
+            _be_worker(wanted, theirs, given_fd, title)
+        if has_own_pid_namespace and pid_namespaces is not None:
+            pid_namespaces.after_fork()
+    theirs.close()
+    descriptors = (_REQUESTS_FD, _ANSWERS_FD, _NULL_FD, *(() if given_fd is None else (GIVEN_FD,)))
+    mask = sum(1 << capability for capability in wanted.capabilities)
+    is_foreign = wanted.userns_fd is not None
+    expected = Expectation(
+        role=wanted.role,
+        level=wanted.level,
+        uid=None if is_foreign else wanted.uid,
+        gid=None if is_foreign else wanted.gid,
+        capabilities=mask,
+        has_own_pid_namespace=has_own_pid_namespace,
+        own_namespaces=own_namespaces,
+        netns_inode=netns_inode if netns_inode is not None else own_namespaces["net"],
+        parent_pid=parent_pid,
+        descriptors=descriptors,
+        dies_with_parent=True,
+    )
+    return Worker(pid, ours, expected)
+
+
+def _be_worker(wanted: Confinement, channel: Channel, given_fd: int | None, title: str) -> NoReturn:
+    """Live as a worker; never returns, and never lets an exception out into the parent's code."""
+    try:
+        # The interpreter's own handlers are the parent's; a worker is ended by its parent or by the kernel.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        gc.freeze()
+        prctl.set_proctitle(f"cnisandbox: {wanted.role} {title}".rstrip())
+        channel, netns_fd, userns_fd = _arrange_descriptors(wanted, channel, given_fd)
+        try:
+            kept = {_REQUESTS_FD, _ANSWERS_FD, _NULL_FD, *(() if given_fd is None else (GIVEN_FD,))}
+            attestation = confine(wanted._replace(netns_fd=netns_fd, userns_fd=userns_fd), kept)
+        except CniError as error:
+            channel.send(service.describe_error(error))
+            os._exit(1)
+        except Exception as error:  # noqa: BLE001 - a defect of ours: said once, then the process ends
+            defect = PrivilegeNotDropped(f"confine {wanted.role}: {type(error).__name__}: {error}")
+            channel.send(service.describe_error(defect))
+            os._exit(1)
+        service.send_attestation(channel, attestation)
+        service.serve(channel)
+    finally:
+        # Reached only by an exception that is a defect of ours: the parent sees the channel end.
+        os._exit(1)
+
+
+def _arrange_descriptors(
+    wanted: Confinement, channel: Channel, given_fd: int | None
+) -> tuple[Channel, int | None, int | None]:
+    """Put the channel and the given descriptor at their numbers, and close everything else but what is still needed."""
+    # ORDER: copies above all fixed numbers first, so that no dup2 overwrites a source that is still needed.
+    first_free = 10
+
+    def lifted(fd: int | None) -> int | None:
+        return None if fd is None else _duplicate_above(fd, first_free)
+
+    requests, answers = _duplicate_above(channel.read_fd, first_free), _duplicate_above(channel.write_fd, first_free)
+    null = _duplicate_above(os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC), first_free)
+    given, netns_fd, userns_fd = lifted(given_fd), lifted(wanted.netns_fd), lifted(wanted.userns_fd)
+    for source, number in ((requests, _REQUESTS_FD), (answers, _ANSWERS_FD), (null, _NULL_FD), (given, GIVEN_FD)):
+        if source is not None:
+            os.dup2(source, number)
+    tree_fds = {mount.tree_fd for mount in wanted.mounts if mount.tree_fd is not None}
+    kept = {_REQUESTS_FD, _ANSWERS_FD, _NULL_FD, *tree_fds}
+    kept |= {fd for fd in (netns_fd, userns_fd) if fd is not None}
+    if given is not None:
+        kept.add(GIVEN_FD)
+    if PROTECTIONS[wanted.level].binds_lifetime:
+        limits.close_all_but(kept)
+    return Channel(_REQUESTS_FD, _ANSWERS_FD, "engine"), netns_fd, userns_fd
+
+
+def _duplicate_above(fd: int, lowest: int) -> int:
+    return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, lowest)
+
+
+def network_worker(
+    role: str,
+    level: Level,
+    user: ServiceUser,
+    netns: namespaces.Netns | None = None,
+    netlink_protocols: tuple[int, ...] = (NETLINK_ROUTE,),
+) -> Confinement:
+    """Describe a worker that configures a network: CAP_NET_ADMIN, netlink, and the sysctls of its netns.
+
+    Args:
+        role: "host worker" or "container worker".
+        level: How much is taken away.
+        user: Whom it becomes.
+        netns: The netns to enter; None for our own.
+        netlink_protocols: What it may speak.
+    """
+    return Confinement(
+        role=role,
+        level=level,
+        uid=user.uid,
+        gid=user.gid,
+        capabilities=(CAP_NET_ADMIN,),
+        netns_fd=netns.fd if netns else None,
+        userns_fd=netns.userns_fd if netns else None,
+        # The view holds no process and no other sysctl; which netns the files are about follows from who opens them.
+        mounts=(Mount(_SYSCTL_DIRECTORY, is_writable=True),),
+        has_system_in_view=False,
+        rules=(landlock.PathRule(_SYSCTL_DIRECTORY, landlock.READ_WRITE),),
+        filter_program=seccomp.worker_filter(netlink_protocols) if PROTECTIONS[level].has_seccomp else b"",
+        file_bytes=0,
+        processes=0,
+        address_space_bytes=limits.ADDRESS_SPACE_BYTES,
+        dies_with_parent=True,
+    )
+
+
+class Sandbox:
+    """A worker in a network namespace, for use as a library.
+
+        with Sandbox(netns="/run/netns/blue") as box:
+            mac = box.call(configure, "eth0", "10.1.2.3/24")
+
+    Describe, then enter: the worker begins when the `with` block does, and every failure of the drop is final.
+
+    Args:
+        netns: Path of the network namespace; None for the caller's own.
+        level: How much is taken away from the worker.
+        allows_degraded: Whether to go on when the kernel lacks a facility of the level; `attestation` says which.
+
+    Raises:
+        InvalidNetns: nothing is at the path, or something that is not a network namespace.
+        IsolationError: the worker could not be confined.
+
+    Privilege: the caller must be root; the worker keeps CAP_NET_ADMIN.
+
+    Order: functions are declared, and whatever they use is imported, before the `with` block.
+    """
+
+    def __init__(
+        self, netns: str | None = None, level: Level = Level.HARDENED, *, allows_degraded: bool = False
+    ) -> None:
+        self._netns_path = netns
+        self._level = level
+        self._allows_degraded = allows_degraded
+        self._worker: Worker | None = None
+
+    def __enter__(self) -> "Sandbox":
+        user = service_user()
+        own_namespaces = namespaces.inodes()
+        netns = None if self._netns_path is None else _open_for_library(self._netns_path)
+        pid_namespaces = namespaces.NewPidNamespaces()
+        try:
+            role = "host worker" if netns is None else "container worker"
+            wanted = network_worker(role, self._level, user, netns, (NETLINK_ROUTE, NETLINK_NETFILTER))
+            inode = None if netns is None else netns.inode
+            self._worker = spawn(wanted, own_namespaces, None, inode, pid_namespaces)
+        finally:
+            pid_namespaces.close()
+            if netns is not None:
+                namespaces.close_netns(netns)
+        try:
+            self._worker.attest(allows_degraded=self._allows_degraded)
+        except CniError:
+            self._worker.close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._worker is not None:
+            self._worker.close()
+
+    @property
+    def attestation(self) -> Attestation:
+        """What the kernel says about the worker."""
+        return self._entered().attest()
+
+    def call(
+        self, function: Callable[Parameters, Returned], *args: Parameters.args, **kwargs: Parameters.kwargs
+    ) -> Returned:
+        """Have the worker run a declared function; see `Worker.call`."""
+        return self._entered().call(function, *args, **kwargs)
+
+    def _entered(self) -> Worker:
+        if self._worker is None:
+            raise RuntimeError("a sandbox is used inside its `with` block")
+        return self._worker
+
+
+def _open_for_library(path: str) -> namespaces.Netns:
+    try:
+        return namespaces.open_netns(path)
+    except FileNotFoundError as error:
+        raise InvalidNetns(f"open netns {quoted(path)}: nothing is there", "ip netns add makes one") from error

@@ -1,0 +1,313 @@
+"""System call allow-lists, one per role, compiled by libseccomp and loaded with seccomp(2).
+
+Privilege: none; no_new_privs must be set.
+
+A call that is not listed fails with EPERM; a call of another architecture (32-bit, x32) ends the process, because its
+numbers mean something else. What is left out on purpose: ptrace, bpf, io_uring, userfaultfd, mount, keyctl, module
+loading, clone and unshare of namespaces, setns, perf, open_by_handle_at, process_vm_*, pidfd_getfd, ioctl.
+
+Source: seccomp(2), seccomp_rule_add(3) of libseccomp 2.5.
+"""
+
+import os
+import socket
+from typing import Any, NamedTuple
+
+from cnisandbox.boundary.syscalls import checked, ffi, lib
+
+_ACT_ERRNO = 0x00050000
+_EPERM = 1
+_ENOSYS = 38
+_PROT_EXEC = 4
+_INSTRUCTION_BYTES = 8
+
+# Every namespace that clone(2) can make.
+_CLONE_NAMESPACES = 0x7E020080
+
+
+class Condition(NamedTuple):
+    """A comparison of one argument, by value: what a pointer points to is never judged here.
+
+    Attributes:
+        argument: Its index, 0 to 5.
+        mask: Which bits count.
+        value: What they must be.
+    """
+
+    argument: int
+    mask: int
+    value: int
+
+
+# What the interpreter itself, its allocator and its signal handling use once everything is imported.
+_RUNTIME = [
+    "read",
+    "readv",
+    "pread64",
+    "write",
+    "writev",
+    "pwrite64",
+    "close",
+    "lseek",
+    "poll",
+    "ppoll",
+    "select",
+    "pselect6",
+    "dup",
+    "fcntl",
+    "fstat",
+    "newfstatat",
+    "statx",
+    "brk",
+    "munmap",
+    "mremap",
+    "madvise",
+    "futex",
+    "rt_sigaction",
+    "rt_sigprocmask",
+    "rt_sigreturn",
+    "sigaltstack",
+    "restart_syscall",
+    "getpid",
+    "getppid",
+    "gettid",
+    "getuid",
+    "geteuid",
+    "getgid",
+    "getegid",
+    "getresuid",
+    "getresgid",
+    "getgroups",
+    "capget",
+    "clock_gettime",
+    "clock_getres",
+    "clock_nanosleep",
+    "nanosleep",
+    "gettimeofday",
+    "time",
+    "getrandom",
+    "sched_yield",
+    "sched_getaffinity",
+    "exit",
+    "exit_group",
+    "tgkill",
+    "rseq",
+    "set_robust_list",
+    "set_tid_address",
+    "getrlimit",
+    "uname",
+    "membarrier",
+]
+
+_FILES_FOR_READING = ["openat", "readlink", "readlinkat", "getdents64", "access", "faccessat", "faccessat2"]
+
+_NETLINK_CALLS = ["bind", "getsockname", "setsockopt", "getsockopt", "sendto", "sendmsg", "recvfrom", "recvmsg"]
+
+_STATE_CALLS = [
+    "mkdirat",
+    "mkdir",
+    "linkat",
+    "symlinkat",
+    "unlinkat",
+    "renameat",
+    "renameat2",
+    "flock",
+    "ftruncate",
+    "fchmod",
+    "utimensat",
+    "fsync",
+    "fdatasync",
+]
+
+# What a foreign program (Go, Rust, shell) uses that is executed for its files and its output alone: no sockets.
+_PROGRAM_CALLS = [
+    "access",
+    "alarm",
+    "arch_prctl",
+    "chdir",
+    "chmod",
+    "clock_nanosleep",
+    "close_range",
+    "copy_file_range",
+    "creat",
+    "dup2",
+    "dup3",
+    "epoll_create",
+    "epoll_create1",
+    "epoll_ctl",
+    "epoll_pwait",
+    "epoll_pwait2",
+    "epoll_wait",
+    "eventfd",
+    "eventfd2",
+    "execve",
+    "execveat",
+    "faccessat",
+    "faccessat2",
+    "fadvise64",
+    "fallocate",
+    "fchdir",
+    "fchmodat",
+    "fchown",
+    "fgetxattr",
+    "flock",
+    "fork",
+    "fstatfs",
+    "getcwd",
+    "getitimer",
+    "getpgid",
+    "getpgrp",
+    "getpriority",
+    "getrusage",
+    "getsid",
+    "getxattr",
+    "kill",
+    "lgetxattr",
+    "link",
+    "lstat",
+    "mincore",
+    "mkdir",
+    "mlock",
+    "mmap",
+    "mprotect",
+    "open",
+    "pause",
+    "pidfd_open",
+    "pidfd_send_signal",
+    "pipe",
+    "pipe2",
+    "prctl",
+    "prlimit64",
+    "rename",
+    "rmdir",
+    "sched_getparam",
+    "sched_getscheduler",
+    "sched_setaffinity",
+    "sendfile",
+    "set_tid_address",
+    "setitimer",
+    "setpgid",
+    "setrlimit",
+    "setsid",
+    "splice",
+    "stat",
+    "statfs",
+    "symlink",
+    "sync_file_range",
+    "sysinfo",
+    "tee",
+    "timer_create",
+    "timer_delete",
+    "timer_settime",
+    "timerfd_create",
+    "timerfd_settime",
+    "times",
+    "truncate",
+    "umask",
+    "unlink",
+    "utime",
+    "utimes",
+    "vfork",
+    "wait4",
+    "waitid",
+]
+
+
+class _Filter:
+    """A libseccomp filter under construction."""
+
+    def __init__(self) -> None:
+        self._context = lib.seccomp_init(_ACT_ERRNO | _EPERM)
+        self._set(lib.SCMP_FLTATR_ACT_BADARCH, lib.SCMP_ACT_KILL_PROCESS)
+        self._set(lib.SCMP_FLTATR_CTL_OPTIMIZE, 2)  # a binary tree: a dozen comparisons for any call
+
+    def _set(self, attribute: Any, value: int) -> None:
+        checked(lib.seccomp_attr_set(self._context, attribute, value), "seccomp attribute")
+
+    def allow(self, names: list[str], *conditions: Condition, action: int | None = None) -> None:
+        """Allow calls by name; with conditions, only where all of them hold."""
+        array = ffi.new("struct scmp_arg_cmp[]", len(conditions))
+        for slot, condition in zip(array, conditions, strict=True):
+            slot.arg = condition.argument
+            slot.op = lib.SCMP_CMP_MASKED_EQ
+            slot.datum_a = condition.mask
+            slot.datum_b = condition.value
+        wanted = lib.SCMP_ACT_ALLOW if action is None else action
+        for name in names:
+            number = lib.seccomp_syscall_resolve_name(name.encode())
+            # A name that this libseccomp or architecture does not have stays refused, like every call not listed.
+            if number >= 0:
+                checked(
+                    lib.seccomp_rule_add_array(self._context, wanted, number, len(conditions), array),
+                    f"seccomp rule {name}",
+                )
+
+    def export(self) -> bytes:
+        """Compile.
+
+        Returns:
+            An array of struct sock_filter, native byte order.
+        """
+        fd = os.memfd_create("filter", os.MFD_CLOEXEC)
+        try:
+            checked(lib.seccomp_export_bpf(self._context, fd), "seccomp export")
+            return os.pread(fd, os.fstat(fd).st_size, 0)
+        finally:
+            os.close(fd)
+            lib.seccomp_release(self._context)
+
+
+def _interpreter_filter() -> _Filter:
+    program = _Filter()
+    program.allow(_RUNTIME)
+    # Memory may be mapped, never made executable: all code is loaded.
+    program.allow(["mmap", "mprotect"], Condition(2, _PROT_EXEC, 0))
+    # prlimit64 of ourselves, to read; a second argument would set, a first one would be somebody else.
+    program.allow(["prlimit64"], Condition(0, 0xFFFFFFFF, 0), Condition(2, 0xFFFFFFFFFFFFFFFF, 0))
+    program.allow(["prctl"], Condition(0, 0xFFFFFFFF, 27))  # PR_GET_SECUREBITS, for the attestation
+    program.allow(["prctl"], Condition(0, 0xFFFFFFFF, 3))  # PR_GET_DUMPABLE
+    program.allow(["prctl"], Condition(0, 0xFFFFFFFF, 2))  # PR_GET_PDEATHSIG
+    return program
+
+
+def worker_filter(netlink_protocols: tuple[int, ...]) -> bytes:
+    """Compile the filter of a worker: the interpreter, reading and writing sysctls, and netlink of some protocols.
+
+    Args:
+        netlink_protocols: Protocol numbers that socket(AF_NETLINK, ...) may name. Without NETLINK_NETFILTER the whole
+            of nf_tables, and with it many a kernel bug of the past, is out of reach.
+    """
+    program = _interpreter_filter()
+    program.allow(_FILES_FOR_READING)
+    program.allow(_NETLINK_CALLS)
+    for protocol in netlink_protocols:
+        program.allow(["socket"], Condition(0, 0xFFFFFFFF, socket.AF_NETLINK), Condition(2, 0xFFFFFFFF, protocol))
+    return program.export()
+
+
+def engine_filter() -> bytes:
+    """Compile the filter of the engine: the interpreter and the state directories; no socket of any kind."""
+    program = _interpreter_filter()
+    program.allow(_FILES_FOR_READING)
+    program.allow(_STATE_CALLS)
+    return program.export()
+
+
+def delegate_filter() -> bytes:
+    """Compile the filter of the delegate worker: what a program needs that reads and writes files; no socket."""
+    program = _Filter()
+    program.allow(_RUNTIME)
+    program.allow(_FILES_FOR_READING)
+    program.allow(_STATE_CALLS)
+    program.allow(_PROGRAM_CALLS)
+    program.allow(["clone"], Condition(0, _CLONE_NAMESPACES, 0))
+    # clone3 hides its flags behind a pointer; ENOSYS makes the C library and Go fall back to clone.
+    program.allow(["clone3"], action=_ACT_ERRNO | _ENOSYS)
+    program.allow(["ioctl"], Condition(1, 0xFFFFFFFF, 0x5401))  # TCGETS: is it a terminal?
+    return program.export()
+
+
+def load(program: bytes) -> None:
+    """Put this process under a filter, for good."""
+    buffer = ffi.from_buffer(program)
+    checked(lib.native_seccomp_load(buffer, len(program) // _INSTRUCTION_BYTES, 0), "seccomp")

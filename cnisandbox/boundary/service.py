@@ -1,0 +1,146 @@
+"""Answering calls: the loop of a worker, and the errors that cross the boundary.
+
+Privilege: whatever the worker has left; nothing is ever retried with more.
+"""
+
+import os
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+from cnisandbox import errors
+from cnisandbox.boundary.attestation import Attestation
+from cnisandbox.boundary.calls import TABLE
+from cnisandbox.boundary.wire import Channel, check
+from cnisandbox.errors import BoundaryViolation, CniError, DelegateFailed, KernelRefused
+
+# What a worker may report, by position. The receiver picks the class from its own table; the wire carries a number.
+_ERROR_CLASSES: tuple[type[CniError], ...] = (
+    errors.InvalidConfig,
+    errors.InvalidEnvironment,
+    errors.InvalidNetns,
+    errors.UnsupportedField,
+    errors.UnknownContainer,
+    errors.IoFailure,
+    errors.TryAgain,
+    errors.NotAvailable,
+    errors.LimitedConnectivity,
+    errors.KernelRefused,
+    errors.CheckFailed,
+    errors.DelegateFailed,
+    errors.PrivilegeNotDropped,
+    errors.IsolationUnavailable,
+    errors.BoundaryViolation,
+)
+_OK, _ERROR = 0, 1
+
+
+def serve(channel: Channel) -> NoReturn:
+    """Answer calls until the other end is closed; any breach of the protocol ends the process.
+
+    The peer asks for a position in a table that both sides have had since the fork, with values that are checked
+    against the annotations here; there is no other request.
+    """
+    while True:
+        try:
+            request = channel.receive()
+        except BoundaryViolation:
+            os._exit(0)
+        index, arguments = _checked_request(request)
+        try:
+            answer: object = [_OK, TABLE[index](*arguments)]
+        except CniError as error:
+            answer = describe_error(error)
+        except Exception as error:  # noqa: BLE001 - a defect of ours: said once, then the process ends
+            channel.send(
+                describe_error(BoundaryViolation(f"run {TABLE[index].__name__}: {type(error).__name__}: {error}"))
+            )
+            os._exit(1)
+        channel.send(answer)
+
+
+def _checked_request(request: object) -> tuple[int, list[Any]]:
+    match request:
+        case [int(index), list(arguments)] if 0 <= index < len(TABLE):
+            kinds = [kind for name, kind in TABLE[index].__annotations__.items() if name != "return"]
+            if len(kinds) == len(arguments):
+                pairs = zip(arguments, kinds, strict=True)
+                return index, [check(value, kind, "argument") for value, kind in pairs]
+    os._exit(2)
+
+
+def describe_error(error: CniError) -> list[object]:
+    """Turn an error into a message."""
+    kind = type(error) if type(error) in _ERROR_CLASSES else errors.IoFailure
+    index = _ERROR_CLASSES.index(kind)
+    operation, target, number = ("", "", 0)
+    if isinstance(error, KernelRefused):
+        operation, target, number = error.operation, error.target, error.errno
+    if isinstance(error, DelegateFailed):
+        number = error.code
+    return [_ERROR, index, error.msg, error.details, operation, target, number]
+
+
+def call(channel: Channel, function: Callable[..., Any], arguments: tuple[object, ...], timeout_s: float) -> Any:
+    """Ask the other end to run a declared function.
+
+    Args:
+        channel: Our end.
+        function: A function that was declared before the fork.
+        arguments: Its arguments.
+        timeout_s: Seconds to wait for the answer.
+
+    Returns:
+        The result, checked against the function's annotation here: the answer comes from a process that may be hostile.
+
+    Raises:
+        CniError: what the function raised.
+        BoundaryViolation: the answer is late, malformed or of the wrong type, or the process has ended.
+    """
+    try:
+        index = TABLE.index(function)
+    except ValueError as error:
+        raise BoundaryViolation(f"call {function.__name__}: it was not declared before the worker began") from error
+    channel.send([index, list(arguments)])
+    answer = channel.receive(timeout_s)
+    match answer:
+        case [int(kind), value] if kind == _OK:
+            return check(value, function.__annotations__["return"], f"result of {function.__name__}")
+        case [int(kind), *rest] if kind == _ERROR:
+            raise rebuild_error(rest)
+    raise BoundaryViolation(f"call {function.__name__}: the answer has no known shape")
+
+
+def rebuild_error(fields: list[object]) -> CniError:
+    """Turn the fields of an error message back into the error; a malformed one becomes a BoundaryViolation."""
+    match fields:
+        case [int(index), str(msg), str(details), str(operation), str(target), int(number)]:
+            if 0 <= index < len(_ERROR_CLASSES):
+                kind = _ERROR_CLASSES[index]
+                if kind is KernelRefused and 0 <= number < 4096:
+                    return KernelRefused(operation, target, number, details)
+                if kind is DelegateFailed:
+                    return DelegateFailed(number, msg, details)
+                if kind is not KernelRefused:
+                    return kind(msg, details)
+    return BoundaryViolation("rebuild error: the message has no known shape")
+
+
+def receive_attestation(channel: Channel, role: str, timeout_s: float) -> Attestation:
+    """Receive the first message of a worker.
+
+    Raises:
+        IsolationError: the worker could not be confined; it says at which stage.
+    """
+    message = channel.receive(timeout_s)
+    match message:
+        case [int(kind), value] if kind == _OK:
+            attestation: Attestation = check(value, Attestation, f"attestation of {role}")
+            return attestation
+        case [int(kind), *rest] if kind == _ERROR:
+            raise rebuild_error(rest)
+    raise BoundaryViolation(f"attest {role}: the message has no known shape")
+
+
+def send_attestation(channel: Channel, attestation: Attestation) -> None:
+    """Send the first message."""
+    channel.send([_OK, attestation])

@@ -1,0 +1,180 @@
+"""The state directories, opened so that the service user can use them and the reference plugins still can.
+
+The reference plugins leave root-owned files of mode 0600. Each directory is therefore given to the engine as a
+detached, *idmapped* mount in which root's files appear as the service user's: what the engine writes is root's on disk,
+exactly as the reference plugin leaves it, nothing has to be re-owned, and a file that a root-run plugin adds at any
+time is at once usable. Where the file system cannot be idmapped, ownership is changed instead, through descriptors.
+
+Privilege: CAP_SYS_ADMIN for the mount; CAP_CHOWN for the fallback. No byte of any state file is read.
+
+Source: mount_setattr(2), section "ID-mapped mounts"; Linux 5.12 (ext4, xfs), 6.3 (tmpfs).
+"""
+
+import errno
+import os
+import stat
+from typing import NamedTuple
+
+from cnisandbox.boundary.syscalls import checked, lib
+from cnisandbox.boundary.view import (
+    MOUNT_ATTR_IDMAP,
+    MOUNT_ATTR_NODEV,
+    MOUNT_ATTR_NOEXEC,
+    MOUNT_ATTR_NOSUID,
+    clone_tree,
+    set_attributes,
+)
+from cnisandbox.errors import IoFailure, quoted, reason
+
+DEFAULT_DIRECTORY = "/var/lib/cni/networks"
+# Used when they exist, without being asked for.
+OPTIONAL_DIRECTORIES = ("/run/cni/networks",)
+CONFIGURATION = "/etc/cnisandbox/state-dirs"
+
+# LIMIT: the administrator's list; a page is a hundred directories.
+_CONFIGURATION_BYTES = 4096
+# KERNEL: what mount_setattr says when the file system or the kernel cannot be idmapped.
+_NO_IDMAP = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)
+
+
+class StateDir(NamedTuple):
+    """A directory that plugins may keep state in.
+
+    Attributes:
+        path: Where it is, as a netconf names it.
+        fd: Descriptor of it; the files below belong to the service user when seen through it.
+    """
+
+    path: str
+    fd: int
+
+
+def open_state_dirs(uid: int, gid: int) -> tuple[StateDir, ...]:
+    """Open the default state directory, made when missing, and those that the administrator listed.
+
+    Args:
+        uid: The service user's id.
+        gid: The service user's group id.
+
+    Returns:
+        The directories; the caller owns the descriptors.
+
+    Raises:
+        IoFailure: a directory is missing or could be tampered with by somebody else than root.
+    """
+    os.makedirs(DEFAULT_DIRECTORY, 0o755, exist_ok=True)
+    optional = [path for path in OPTIONAL_DIRECTORIES if os.path.isdir(path)]
+    paths = [DEFAULT_DIRECTORY, *optional, *_configured()]
+    userns_fd = lib.native_userns_for_idmap(0, uid, 0, gid)
+    try:
+        return tuple(_open_one(path, uid, gid, userns_fd) for path in dict.fromkeys(paths))
+    finally:
+        if userns_fd >= 0:
+            os.close(userns_fd)
+
+
+def _configured() -> list[str]:
+    """Read the administrator's list: one absolute path a line, '#' begins a comment."""
+    # TRUST: the file is root's alone, or it is refused; it is configuration, no request and no state.
+    try:
+        fd = os.open(CONFIGURATION, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return []
+    try:
+        _require_roots_alone(fd, CONFIGURATION)
+        text = os.read(fd, _CONFIGURATION_BYTES).decode("utf-8", "replace")
+    finally:
+        os.close(fd)
+    lines = [line.split("#", 1)[0].strip() for line in text.splitlines()]
+    for line in lines:
+        if (line and os.path.normpath(line) != line) or line == "/" or (line and not line.startswith("/")):
+            raise IoFailure(f"read {CONFIGURATION}: {quoted(line)} is not an absolute path in its shortest form")
+    return [line for line in lines if line]
+
+
+def _open_one(path: str, uid: int, gid: int, userns_fd: int) -> StateDir:
+    try:
+        plain_fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError as error:
+        raise IoFailure(
+            f"open state directory {quoted(path)}: {reason(error)}",
+            f"make it, owned by root with mode 0755, or take it out of {CONFIGURATION}",
+        ) from error
+    try:
+        is_ours = os.fstat(plain_fd).st_uid == uid
+        if not is_ours:
+            _require_roots_alone(plain_fd, path)
+            tree_fd = _idmapped(plain_fd, path, userns_fd)
+            if tree_fd is not None:
+                return StateDir(path, tree_fd)
+        _adopt(plain_fd, uid, gid)
+        return StateDir(path, os.dup(plain_fd))
+    finally:
+        os.close(plain_fd)
+
+
+def _require_roots_alone(fd: int, path: str) -> None:
+    facts = os.fstat(fd)
+    if facts.st_uid != 0 or facts.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise IoFailure(
+            f"open {quoted(path)}: somebody else than root may write to it",
+            f"chown root:root and chmod go-w {path}, and look at what is in it",
+        )
+
+
+def _idmapped(plain_fd: int, path: str, userns_fd: int) -> int | None:
+    """Make the detached mount in which root's files are the service user's; None when that cannot be done here.
+
+    The peer controls the files in it; the mount gives it root's rights over these and no others: a link that leads out
+    is resolved under the peer's own empty root, devices and set-uid bits are dead, and the map holds one id.
+    """
+    if userns_fd < 0:
+        return None
+    tree_fd = clone_tree("", plain_fd)
+    try:
+        attributes = MOUNT_ATTR_IDMAP | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC
+        set_attributes(tree_fd, attributes, userns_fd=userns_fd)
+        return checked(tree_fd, path)
+    except OSError as error:
+        os.close(tree_fd)
+        if error.errno not in _NO_IDMAP:
+            raise IoFailure(f"idmap state directory {quoted(path)}: {reason(error)}") from error
+        return None
+
+
+def _adopt(directory_fd: int, uid: int, gid: int) -> None:
+    """Give a directory, and what root owns below it, to the service user: files, and folders two levels deep.
+
+    A root-run plugin may add a root-owned file at any time, so this looks at every entry on every call.
+    """
+    _adopt_tree(directory_fd, uid, gid, depth=3)
+
+
+def _adopt_tree(directory_fd: int, uid: int, gid: int, depth: int) -> None:
+    if os.fstat(directory_fd).st_uid == 0:
+        os.fchown(directory_fd, uid, gid)
+    with os.scandir(directory_fd) as entries:
+        for entry in entries:
+            if entry.is_symlink():
+                continue
+            _adopt_entry(directory_fd, entry.name, uid, gid, depth)
+
+
+def _adopt_entry(directory_fd: int, name: str, uid: int, gid: int, depth: int) -> None:
+    # The service user may replace the entry between the look and the open, so every decision is made on the descriptor.
+    # O_NOFOLLOW refuses a link, and O_NONBLOCK keeps a FIFO from holding us up.
+    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+    try:
+        fd = os.open(name, flags, dir_fd=directory_fd)
+    except OSError:
+        return  # it has gone, or it became a link: nothing that we may give away
+    try:
+        facts = os.fstat(fd)
+        if stat.S_ISDIR(facts.st_mode) and depth:
+            _adopt_tree(fd, uid, gid, depth - 1)
+        # A second name would be a hard link that the service user made to a file of root's elsewhere; with one name,
+        # the file can only have been made here, because moving it here takes write access to where it was.
+        elif stat.S_ISREG(facts.st_mode) and facts.st_uid == 0 and facts.st_nlink == 1:
+            os.fchown(fd, uid, gid)
+    finally:
+        os.close(fd)

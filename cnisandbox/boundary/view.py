@@ -1,0 +1,126 @@
+"""What a process sees of the file system: an empty tmpfs, and in it only what it was given.
+
+Privilege: CAP_SYS_ADMIN over the mount namespace, which `enter_own_namespaces` made.
+
+Source: fsopen(2), open_tree(2), move_mount(2), mount_setattr(2), pivot_root(2).
+"""
+
+import os
+from typing import NamedTuple
+
+from cnisandbox.boundary.syscalls import checked, lib
+
+_AT_FDCWD = -100
+_AT_EMPTY_PATH = 0x1000
+_AT_RECURSIVE = 0x8000
+_OPEN_TREE_CLONE = 1
+_OPEN_TREE_CLOEXEC = os.O_CLOEXEC
+_MOVE_MOUNT_F_EMPTY_PATH = 0x4
+_FSOPEN_CLOEXEC = 1
+_FSMOUNT_CLOEXEC = 1
+_MNT_DETACH = 2
+
+MOUNT_ATTR_RDONLY = 0x1
+MOUNT_ATTR_NOSUID = 0x2
+MOUNT_ATTR_NODEV = 0x4
+MOUNT_ATTR_NOEXEC = 0x8
+MOUNT_ATTR_IDMAP = 0x00100000
+_MS_PRIVATE = 1 << 18
+
+_NOTHING_SPECIAL = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV
+
+
+class Mount(NamedTuple):
+    """One thing in view.
+
+    Attributes:
+        path: Where it is, outside and inside.
+        is_writable: Whether it may be written to, as far as its own permissions go.
+        tree_fd: A detached mount to put there; None binds what is at `path` outside.
+    """
+
+    path: str
+    is_writable: bool = False
+    tree_fd: int | None = None
+
+
+def clone_tree(path: str, dirfd: int = _AT_FDCWD) -> int:
+    """Clone the mount at a path, with what is mounted below it, as a detached mount.
+
+    Returns:
+        A descriptor of its root, owned by the caller; the mount goes with its last descriptor.
+    """
+    flags = _OPEN_TREE_CLONE | _OPEN_TREE_CLOEXEC | (_AT_EMPTY_PATH if not path else 0)
+    return checked(lib.native_open_tree(dirfd, path.encode(), flags), path)
+
+
+def set_attributes(fd: int, attr_set: int, *, is_recursive: bool = False, userns_fd: int = 0) -> None:
+    """Set attributes of the mount that a descriptor is the root of."""
+    flags = _AT_EMPTY_PATH | (_AT_RECURSIVE if is_recursive else 0)
+    checked(lib.native_mount_setattr(fd, b"", flags, attr_set, 0, 0, userns_fd), "mount_setattr")
+
+
+def _make_private() -> None:
+    """Keep what happens to our mounts from reaching the namespace that they were copied from."""
+    checked(lib.native_mount_setattr(_AT_FDCWD, b"/", _AT_RECURSIVE, 0, 0, _MS_PRIVATE, 0), "/")
+
+
+def enter_empty_root(mounts: tuple[Mount, ...]) -> None:
+    """Replace the root by a read-only tmpfs that has only `mounts` in it, and let go of the old one.
+
+    Order: after `enter_own_namespaces`; before the capabilities go.
+    """
+    # ORDER: what is to be seen is cloned while the old root can still be walked.
+    trees = [(mount, clone_tree(mount.path) if mount.tree_fd is None else mount.tree_fd) for mount in mounts]
+    _make_private()
+    root_fd = _new_tmpfs()
+    _attach(root_fd, "/")
+    # ORDER: the tmpfs now covers "/", but this process still stands on what is below; standing on the tmpfs makes
+    # pivot_root(".", ".") exchange the two, and the old root, now on top of the new, is unmounted by the same name.
+    os.fchdir(root_fd)
+    for mount, tree_fd in trees:
+        inside = mount.path.lstrip("/")
+        os.makedirs(inside, 0o755, exist_ok=True)
+        set_attributes(tree_fd, _NOTHING_SPECIAL | MOUNT_ATTR_NOEXEC | (0 if mount.is_writable else MOUNT_ATTR_RDONLY))
+        checked(lib.native_move_mount(tree_fd, b"", root_fd, inside.encode(), _MOVE_MOUNT_F_EMPTY_PATH), mount.path)
+        if mount.tree_fd is None:
+            os.close(tree_fd)
+    set_attributes(root_fd, _NOTHING_SPECIAL | MOUNT_ATTR_NOEXEC | MOUNT_ATTR_RDONLY)
+    checked(lib.native_pivot_root(b".", b"."), "/")
+    checked(lib.native_umount2(b".", _MNT_DETACH), "old root")
+    os.chdir("/")
+    os.close(root_fd)
+
+
+def enter_read_only_root(mounts: tuple[Mount, ...]) -> None:
+    """Make everything read-only, without devices and set-uid programs, but for `mounts`: for programs of a system.
+
+    Order: after `enter_own_namespaces`; before the capabilities go.
+    """
+    _make_private()
+    checked(
+        lib.native_mount_setattr(_AT_FDCWD, b"/", _AT_RECURSIVE, _NOTHING_SPECIAL | MOUNT_ATTR_RDONLY, 0, 0, 0),
+        "/",
+    )
+    for mount in mounts:
+        tree_fd = clone_tree(mount.path) if mount.tree_fd is None else mount.tree_fd
+        attributes = _NOTHING_SPECIAL | MOUNT_ATTR_NOEXEC | (0 if mount.is_writable else MOUNT_ATTR_RDONLY)
+        set_attributes(tree_fd, attributes)
+        _attach(tree_fd, mount.path)
+        if mount.tree_fd is None:
+            os.close(tree_fd)
+
+
+def _attach(tree_fd: int, path: str) -> None:
+    checked(lib.native_move_mount(tree_fd, b"", _AT_FDCWD, path.encode(), _MOVE_MOUNT_F_EMPTY_PATH), path)
+
+
+def _new_tmpfs() -> int:
+    fs_fd = checked(lib.native_fsopen(b"tmpfs", _FSOPEN_CLOEXEC), "tmpfs")
+    try:
+        for key, value in ((b"mode", b"0755"), (b"size", b"64k"), (b"nr_inodes", b"64")):
+            checked(lib.native_fsconfig_string(fs_fd, key, value), "tmpfs")
+        checked(lib.native_fsconfig_create(fs_fd), "tmpfs")
+        return checked(lib.native_fsmount(fs_fd, _FSMOUNT_CLOEXEC, 0), "tmpfs")
+    finally:
+        os.close(fs_fd)

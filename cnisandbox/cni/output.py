@@ -1,0 +1,95 @@
+"""What a plugin prints: one JSON document, result, error or versions; and the way back for a delegate's error.
+
+Every document can be encoded: half of a surrogate pair, as an environment that is not UTF-8 leaves in a Python string,
+becomes U+FFFD, as in Go.
+
+Privilege: none.
+
+Source: CNI specification 1.1.0, sections 2 "VERSION" and 5; libcni pkg/types and pkg/version, v1.3.0.
+"""
+
+import json
+
+from cnisandbox.cni.result import Result, result_to
+from cnisandbox.cni.value import decode
+from cnisandbox.cni.versions import SUPPORTED
+from cnisandbox.errors import CniError, DelegateFailed, InvalidConfig, UndecodableInput
+
+_INDENT = 4
+_UINT32_MAX = 2**32 - 1
+
+
+def error_document(error: CniError, version: str) -> bytes:
+    """Write an error.
+
+    Args:
+        error: The error; passed on with the code that it has.
+        version: The netconf's version, see `netconf.sniff_version`.
+
+    Returns:
+        A JSON object with cniVersion, code, msg and, unless they are empty, details; ends with a newline.
+    """
+    document = {"cniVersion": version, "code": error.code, "msg": error.msg}
+    if error.details:
+        document["details"] = error.details
+    return _encode(document, _INDENT)
+
+
+def result_document(result: Result, version: str) -> bytes:
+    """Write the result of an ADD.
+
+    Args:
+        result: The result.
+        version: The netconf's version.
+
+    Returns:
+        A JSON object in that version's shape; ends with a newline.
+
+    Raises:
+        IncompatibleVersion, InvalidConfig: As `result.result_to`.
+    """
+    return _encode(result_to(result, version), _INDENT)
+
+
+def version_document(netconf_version: str, supported: tuple[str, ...] = SUPPORTED) -> bytes:
+    """Write the answer to VERSION.
+
+    Args:
+        netconf_version: The cniVersion that was asked with.
+        supported: The versions that the plugin does.
+
+    Returns:
+        A JSON object on one line that ends with a newline.
+    """
+    return _encode({"cniVersion": netconf_version, "supportedVersions": list(supported)}, None)
+
+
+def error_from(data: bytes) -> DelegateFailed | None:
+    """Read the error that a delegated plugin printed.
+
+    Args:
+        data: Its stdout.
+
+    Returns:
+        The error with the delegate's own code, msg and details; None if there is none to read.
+    """
+    try:
+        value = decode(data, "error", "error")
+        code = value["code"].integer(minimum=0, maximum=_UINT32_MAX)
+        msg = value["msg"].string()
+        details = value["details"].string()
+    except (UndecodableInput, InvalidConfig):
+        return None
+    return DelegateFailed(code, msg, details) if "code" in value or "msg" in value else None
+
+
+def _encode(document: dict[str, object], indent: int | None) -> bytes:
+    text = json.dumps(document, ensure_ascii=False, indent=indent)
+    try:
+        return f"{text}\n".encode()
+    except UnicodeEncodeError:
+        return f"{_without_surrogates(text)}\n".encode()
+
+
+def _without_surrogates(text: str) -> str:
+    return "".join("\ufffd" if "\ud800" <= character <= "\udfff" else character for character in text)

@@ -1,0 +1,61 @@
+"""Fixtures and rules for every test.
+
+Rule: with CNISANDBOX_MUST_RUN=1 a test may be skipped only because the kernel lacks something that the test names
+(`requires_link_kind`, `requires_feature`); any other skip is a failure.
+"""
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.world import World, kernel_has, new_world
+
+KERNEL_GAP = "kernel lacks "
+
+
+@pytest.fixture
+def world() -> Iterator[World]:
+    """Give a test network and mount namespaces of its own (tests/world.py)."""
+    if os.geteuid() != 0:
+        pytest.skip("making namespaces needs root")
+    with new_world() as made:
+        yield made
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line(
+        "markers", "requires_kernel(category, name): skipped when the kernel lacks it; use tests.world.requires_*"
+    )
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    for marker in item.iter_markers("requires_kernel"):
+        category, name = marker.args
+        if not kernel_has(category, name):
+            pytest.skip(f"{KERNEL_GAP}{name}")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Any:
+    report = yield
+    _refuse_skip(report)
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(collector: pytest.Collector) -> Any:
+    report = yield
+    _refuse_skip(report)
+    return report
+
+
+def _refuse_skip(report: Any) -> None:
+    """Turn a skip into a failure when everything must run, except xfail and named kernel gaps."""
+    if os.environ.get("CNISANDBOX_MUST_RUN") != "1" or not report.skipped or hasattr(report, "wasxfail"):
+        return
+    reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+    if not reason.removeprefix("Skipped: ").startswith(KERNEL_GAP):
+        report.outcome = "failed"
+        report.longrepr = f"must run (CNISANDBOX_MUST_RUN=1), but was skipped: {reason}"
