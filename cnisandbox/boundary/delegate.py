@@ -5,6 +5,7 @@ so nothing has to stay privileged in order to start a plugin whose name is known
 is confined by what it is itself: no_new_privs, a pid namespace, a read-only view, Landlock, a system call filter.
 """
 
+import fcntl
 import os
 import select
 import signal
@@ -208,7 +209,7 @@ def _exchange(stdin_fd: int, data: bytes, output_fds: tuple[int, int], path: str
     poll.register(stdin_fd, select.POLLOUT)
     for fd in output_fds:
         poll.register(fd, select.POLLIN)
-    os.set_blocking(stdin_fd, False)
+    fcntl.fcntl(stdin_fd, fcntl.F_SETFL, os.O_NONBLOCK)  # os.set_blocking would use ioctl, which the filter refuses
     left = memoryview(data)
     remaining = {stdin_fd, *output_fds}
     try:

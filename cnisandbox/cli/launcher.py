@@ -1,0 +1,282 @@
+"""The small script that a runtime executes as a plugin: what stands in it, how it gets into a directory and out again.
+
+A launcher is a text file that starts the interpreter of this installation, isolated and without `site`, and hands over
+to the plugin. A comment in it says which plugin it is; by that comment, and by nothing else, a launcher is told from
+other people's files.
+"""
+
+import importlib
+import os
+import re
+import stat
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import NamedTuple
+
+import cnisandbox
+from cnisandbox.errors import InvalidConfig, InvalidEnvironment, IoFailure, quoted, reason
+
+MARK = "# cnisandbox plugin: "
+SAVED_SUFFIX = ".cnisandbox-saved"
+
+# LIMIT: BINPRM_BUF_SIZE is 256, and the line must end inside it (fs/binfmt_script.c, Linux 5.1 and later)
+_SHEBANG_BYTES = 255
+_MARK_WITHIN_BYTES = 4096
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
+_TEMPLATE = """\
+#!{interpreter} -IS
+{mark}{plugin}
+# Made by `cnisandbox install`; `cnisandbox uninstall` takes it away.
+import sys
+
+sys.path += {directories!r}
+from cnisandbox.plugins.{module} import main
+
+main()
+"""
+
+
+class Change(NamedTuple):
+    """What happened to one file of the directory: a word, the file's name, and what a person should know about it."""
+
+    what: str
+    name: str
+    note: str = ""
+
+
+def plugin_names() -> list[str]:
+    """List the plugins of this package: one for each file of `cnisandbox/plugins`, with hyphens for underscores."""
+    directory = package_directory() / "plugins"
+    return sorted(path.stem.replace("_", "-") for path in directory.glob("*.py") if not path.stem.startswith("_"))
+
+
+def package_directory() -> Path:
+    """The directory of the package."""
+    return Path(cnisandbox.__file__).resolve().parent
+
+
+def import_directories() -> list[str]:
+    """The directories that a plugin's sys.path needs besides the standard library's."""
+    extensions = [Path(str(importlib.import_module(name).__file__)).parent for name in ("_cffi_backend", "prctl")]
+    return list(dict.fromkeys(str(directory) for directory in (package_directory().parent, *extensions)))
+
+
+def render(plugin: str) -> bytes:
+    """Write a launcher.
+
+    Raises:
+        InvalidEnvironment: The kernel could not start this installation's interpreter from a script's first line.
+    """
+    interpreter = sys.executable
+    first_line = f"#!{interpreter} -IS\n".encode("utf-8", "surrogateescape")
+    if not os.path.isabs(interpreter) or re.search(r"\s", interpreter) or len(first_line) > _SHEBANG_BYTES:
+        raise InvalidEnvironment(
+            f"write launcher {quoted(plugin)}: {quoted(interpreter)} cannot stand in the first line of a script",
+            f"install cnisandbox under a path without spaces, shorter than {_SHEBANG_BYTES - len('#! -IS') - 1} bytes",
+        )
+    module = plugin.replace("-", "_")
+    text = _TEMPLATE.format(
+        interpreter=interpreter, mark=MARK, plugin=plugin, directories=import_directories(), module=module
+    )
+    return text.encode("utf-8", "surrogateescape")
+
+
+def check_prefix(prefix: str) -> None:
+    """Refuse a prefix that would not give a plugin's name.
+
+    Raises:
+        InvalidConfig: It has other characters than a plugin type of ours may have.
+    """
+    if prefix and not _NAME.fullmatch(prefix):
+        raise InvalidConfig(
+            f"use prefix {quoted(prefix)}: not the beginning of a plugin's name", 'such as "sandboxed-"'
+        )
+
+
+def require_safe_directory(path: str) -> None:
+    """Refuse a directory in which others than root could put a program of theirs, or exchange ours.
+
+    Raises:
+        InvalidEnvironment: The directory, or one above it, belongs to somebody else or may be written by others.
+    """
+    for directory in (Path(path), *Path(path).parents):
+        status = directory.stat()
+        is_the_one = directory == Path(path)
+        if status.st_uid != 0 or (status.st_mode & 0o022 and (is_the_one or not status.st_mode & stat.S_ISVTX)):
+            raise InvalidEnvironment(
+                f"use directory {quoted(str(directory))}: others than root may write to it",
+                f"a runtime executes as root what lies there; chown root {directory}; chmod go-w {directory}",
+            )
+
+
+@contextmanager
+def opened(path: str) -> Iterator[int]:
+    """Open a directory; what is done to its files is then done in this directory, wherever its path leads later."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise IoFailure(f"open directory {quoted(path)}: {reason(error)}") from error
+    try:
+        yield fd
+    except OSError as error:
+        raise IoFailure(f"change directory {quoted(path)}: {reason(error)}") from error
+    finally:
+        os.close(fd)
+
+
+def plugin_of(directory_fd: int, name: str) -> str | None:
+    """Say which plugin's launcher a file is.
+
+    Returns:
+        The plugin's name; None for a file that is not a launcher, or not there.
+    """
+    try:
+        fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=directory_fd)
+    except OSError:
+        return None
+    try:
+        head = os.read(fd, _MARK_WITHIN_BYTES) if stat.S_ISREG(os.fstat(fd).st_mode) else b""
+    finally:
+        os.close(fd)
+    lines = head.split(b"\n")
+    if not head.startswith(b"#!") or len(lines) < 2 or not lines[1].startswith(MARK.encode()):
+        return None
+    return lines[1].removeprefix(MARK.encode()).decode(errors="replace")
+
+
+def require_installable(directory_fd: int, name: str, *, force: bool) -> None:
+    """Refuse a file name that somebody else has; to be asked for every launcher before the first is installed.
+
+    Args:
+        directory_fd: The directory.
+        name: File name of the launcher.
+        force: Accept somebody else's file, which `install` will keep aside; but not one with a setuid bit.
+
+    Raises:
+        InvalidEnvironment: There is something that cannot be replaced.
+    """
+    status = _status(directory_fd, name)
+    if status is None or plugin_of(directory_fd, name) is not None:
+        return
+    if status.st_mode & (stat.S_ISUID | stat.S_ISGID):
+        raise InvalidEnvironment(
+            f"install {quoted(name)}: there is a setuid file of that name",
+            "take it away yourself, if you know why it is there",
+        )
+    if stat.S_ISDIR(status.st_mode):
+        raise InvalidEnvironment(
+            f"install {quoted(name)}: there is a directory of that name", "choose another --prefix"
+        )
+    if not force:
+        raise InvalidEnvironment(
+            f"install {quoted(name)}: there is a file of that name which cnisandbox did not make",
+            "--force keeps it aside for uninstall; --prefix P gives ours another name; --bin-dir another place",
+        )
+
+
+def install(directory_fd: int, name: str, plugin: str) -> Change:
+    """Put a launcher into a directory; at each moment either the old file or the new one is there, complete.
+
+    Args:
+        directory_fd: The directory.
+        name: File name.
+        plugin: The plugin that it starts.
+
+    Raises:
+        InvalidEnvironment: This installation's interpreter cannot be started by a script.
+
+    Order: `require_installable` has been asked.
+    """
+    content = render(plugin)
+    status = _status(directory_fd, name)
+    if status is None:
+        _write(directory_fd, name, content)
+        return Change("installed", name)
+    if plugin_of(directory_fd, name) is not None:
+        if _is_current(directory_fd, name, content, status):
+            return Change("unchanged", name)
+        _write(directory_fd, name, content)
+        return Change("updated", name)
+    _keep_aside(directory_fd, name)
+    _write(directory_fd, name, content)
+    return Change("replaced", name, f"the old file is {name}{SAVED_SUFFIX}; uninstall puts it back")
+
+
+def uninstall(directory_fd: int, name: str) -> Change:
+    """Take a launcher away, and put back what was there before it.
+
+    Returns:
+        What was done; "kept" for a file that is not ours.
+    """
+    saved = name + SAVED_SUFFIX
+    has_saved = _status(directory_fd, saved) is not None
+    if _status(directory_fd, name) is not None and plugin_of(directory_fd, name) is None:
+        note = (
+            f"not made by cnisandbox install; {saved} is left beside it"
+            if has_saved
+            else "not made by cnisandbox install"
+        )
+        return Change("kept", name, note)
+    if has_saved:
+        os.rename(saved, name, src_dir_fd=directory_fd, dst_dir_fd=directory_fd)
+        return Change("restored", name, "what was there before")
+    try:
+        os.unlink(name, dir_fd=directory_fd)
+    except FileNotFoundError:
+        return Change("absent", name)
+    return Change("removed", name)
+
+
+def launchers(directory_fd: int) -> list[str]:
+    """Names of the launchers in a directory, sorted; also of those that are gone but left a saved file."""
+    names = os.listdir(directory_fd)
+    orphans = [name.removesuffix(SAVED_SUFFIX) for name in names if name.endswith(SAVED_SUFFIX)]
+    ours = {name for name in names if plugin_of(directory_fd, name) is not None}
+    return sorted(ours | {name for name in orphans if name not in names})
+
+
+def _keep_aside(directory_fd: int, name: str) -> None:
+    """Give the file the second name by which uninstall finds it.
+
+    An older saved file is replaced: what a package manager has put in place since is the newer version of the same.
+    """
+    temporary = _temporary(name)
+    with suppress(FileNotFoundError):
+        os.unlink(temporary, dir_fd=directory_fd)
+    os.link(name, temporary, src_dir_fd=directory_fd, dst_dir_fd=directory_fd, follow_symlinks=False)
+    os.rename(temporary, name + SAVED_SUFFIX, src_dir_fd=directory_fd, dst_dir_fd=directory_fd)
+
+
+def _write(directory_fd: int, name: str, content: bytes) -> None:
+    temporary = _temporary(name)
+    with suppress(FileNotFoundError):
+        os.unlink(temporary, dir_fd=directory_fd)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    fd = os.open(temporary, flags, 0o600, dir_fd=directory_fd)
+    with open(fd, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fchown(fd, 0, 0)
+        os.fchmod(fd, 0o755)
+        os.fsync(fd)
+    # ORDER: the file is closed before it gets its name, or an exec at once would find it busy (ETXTBSY)
+    os.rename(temporary, name, src_dir_fd=directory_fd, dst_dir_fd=directory_fd)
+
+
+def _temporary(name: str) -> str:
+    return f".{name}.cnisandbox-new"
+
+
+def _is_current(directory_fd: int, name: str, content: bytes, status: os.stat_result) -> bool:
+    fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=directory_fd)
+    with open(fd, "rb") as file:
+        return file.read() == content and stat.S_IMODE(status.st_mode) == 0o755 and status.st_uid == 0
+
+
+def _status(directory_fd: int, name: str) -> os.stat_result | None:
+    try:
+        return os.stat(name, dir_fd=directory_fd, follow_symlinks=False)
+    except FileNotFoundError:
+        return None

@@ -1,0 +1,34 @@
+"""Take the plugins away that `cnisandbox install` put into a directory, and put back what was there before.
+
+Only files that install made are touched. The service user and /etc/cnisandbox stay: state on disk belongs to that user.
+"""
+
+import argparse
+import os
+
+from cnisandbox.cli import launcher, output
+from cnisandbox.cli.install import require_root
+
+_STYLES = {"removed": "green", "restored": "green", "kept": "yellow", "absent": "dim"}
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments."""
+    parser.add_argument("names", nargs="*", metavar="NAME", help="plugins; all that install put there by default")
+    parser.add_argument("--bin-dir", metavar="DIR", required=True, help="the directory of the install")
+    parser.add_argument("--prefix", metavar="P", default="", help="the prefix of the install; only with NAME")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Uninstall; nothing to do is no failure."""
+    require_root("uninstall")
+    launcher.check_prefix(arguments.prefix)
+    with launcher.opened(os.path.realpath(arguments.bin_dir)) as directory_fd:
+        names = [arguments.prefix + name for name in arguments.names] or launcher.launchers(directory_fd)
+        changes = [launcher.uninstall(directory_fd, name) for name in names]
+    if changes:
+        rows = [(change.what, change.name, change.note) for change in changes]
+        print(output.table(("what", "file", "note"), rows, [_STYLES[change.what] for change in changes]))
+    else:
+        print(f"no plugins of cnisandbox in {arguments.bin_dir}")
+    return 0

@@ -1,0 +1,162 @@
+"""Address plugins: ours run in this process, others are executed by the delegate worker.
+
+Privilege: none, here and there.
+
+Source: CNI specification 1.1.0, section 4, "Plugin Delegation".
+"""
+
+from typing import TYPE_CHECKING
+
+from cnisandbox.boundary.delegate import Finished, find_plugin, run_plugin
+from cnisandbox.boundary.sandbox import Worker
+from cnisandbox.cni.output import error_from
+from cnisandbox.cni.result import Result, parse_result
+from cnisandbox.errors import InvalidConfig, IoFailure, quoted
+
+if TYPE_CHECKING:
+    from cnisandbox.plugin import Call, Plugin
+
+# The line that `cnisandbox install` puts into what it installs; a plugin that has it is ours, whatever its name.
+_MARK = b"# cnisandbox plugin: "
+
+
+class Ipam:
+    """The address plugin that a netconf names.
+
+    Args:
+        call: The call that it serves.
+        own: Address plugins of ours.
+        worker: The delegate worker.
+    """
+
+    def __init__(self, call: "Call", own: "tuple[type[Plugin], ...]", worker: Worker | None) -> None:
+        self._call = call
+        self._own = own
+        self._worker = worker
+        self._found: _Executable | _InProcess | None = None
+
+    @property
+    def is_configured(self) -> bool:
+        """Whether the netconf names one."""
+        return bool(self._type)
+
+    @property
+    def _type(self) -> str:
+        return self._call.config["ipam"]["type"].string()
+
+    def add(self) -> Result:
+        """Get addresses; what was got is given back when the ADD fails later, or has failed half-way.
+
+        Returns:
+            The result, without interfaces.
+        """
+        self._call.undo.push(self.delete)
+        return self._plugin().add()
+
+    def delete(self) -> None:
+        """Give the addresses back."""
+        self._plugin().forward("DEL")
+
+    def check(self) -> None:
+        """Have it check what it gave."""
+        self._plugin().forward("CHECK")
+
+    def gc(self) -> None:
+        """Have it collect garbage."""
+        self._plugin().forward("GC")
+
+    def status(self) -> None:
+        """Ask whether it could serve an ADD."""
+        self._plugin().forward("STATUS")
+
+    def _plugin(self) -> "_Executable | _InProcess":
+        if self._found is None:
+            self._found = self._look_up()
+        return self._found
+
+    def _look_up(self) -> "_Executable | _InProcess":
+        """Find the plugin in CNI_PATH; one of ours, installed or missing there, needs no process."""
+        name = self._type
+        if self._worker is None:
+            raise RuntimeError("the plugin delegates without saying so in `needs`")
+        directories = self._call.request.plugin_dirs
+        found = self._worker.call(find_plugin, list(directories), name)
+        plugin = _marked_plugin(found.head) if found.path else name
+        for own in self._own:
+            if own.name == plugin:
+                return _InProcess(own, self._call.for_delegate(own))
+        if not found.path:
+            where = ":".join(directories) or "CNI_PATH, which is empty"
+            raise InvalidConfig(
+                f"ipam.type: plugin {quoted(name)} was not found in {where}",
+                "install it there, or add its directory to CNI_PATH",
+            )
+        return _Executable(name, found.path, self._worker, self._call)
+
+
+def _marked_plugin(head: bytes) -> str:
+    for line in head.split(b"\n"):
+        if line.startswith(_MARK):
+            return line[len(_MARK) :].decode("ascii", "replace").strip()
+    return ""
+
+
+class _InProcess:
+    """An address plugin of ours."""
+
+    def __init__(self, plugin: "type[Plugin]", call: "Call") -> None:
+        self._plugin = plugin()
+        self._call = call
+
+    def add(self) -> Result:
+        return self._plugin.add(self._call)
+
+    def forward(self, verb: str) -> None:
+        method = {
+            "DEL": self._plugin.delete,
+            "CHECK": self._plugin.check,
+            "GC": self._plugin.gc,
+            "STATUS": self._plugin.status,
+        }[verb]
+        method(self._call)
+
+
+class _Executable:
+    """An address plugin that is not ours."""
+
+    def __init__(self, name: str, path: str, worker: Worker, call: "Call") -> None:
+        self._name = name
+        self._path = path
+        self._worker = worker
+        self._call = call
+
+    def add(self) -> Result:
+        return parse_result(self._run("ADD").stdout, self._call.request.netconf.version)
+
+    def forward(self, verb: str) -> None:
+        self._run(verb)
+
+    def _run(self, verb: str) -> Finished:
+        """Execute it.
+
+        Raises:
+            DelegateFailed: it reported an error, which is passed on as it is.
+            IoFailure: it failed without saying why.
+        """
+        finished = self._worker.call(run_plugin, self._path, verb, self._call.request.netconf.raw)
+        for line in finished.stderr.decode("utf-8", "replace").splitlines():
+            self._call.warn(f"{self._name}: {line}")
+        if finished.status == 0:
+            return finished
+        reported = error_from(finished.stdout)
+        if reported is not None:
+            raise reported
+        said = (finished.stderr or finished.stdout).decode("utf-8", "replace").strip()
+        raise IoFailure(
+            f"run ipam plugin {quoted(self._name)} ({verb}): it ended with {_ending(finished.status)}",
+            said or "it runs as the service user with no capability, and can write to the state directories only",
+        )
+
+
+def _ending(status: int) -> str:
+    return f"signal {-status}" if status < 0 else f"status {status}"

@@ -1,0 +1,202 @@
+"""The engine: reads the netconf, has the plugin serve the call, and writes one JSON document.
+
+Privilege: none: no capability, the service user, no file system but the state directories, no socket.
+"""
+
+import json
+import os
+import signal
+from typing import NoReturn
+
+from cnisandbox.boundary.attestation import Attestation, verify
+from cnisandbox.boundary.entry import Session
+from cnisandbox.boundary.levels import Level
+from cnisandbox.cni.netconf import NetConf, parse_netconf, sniff_version
+from cnisandbox.cni.output import error_document, result_document, version_document
+from cnisandbox.cni.value import MAX_DOCUMENT_BYTES
+from cnisandbox.cni.versions import SUPPORTED
+from cnisandbox.errors import CniError, InvalidConfig, IoFailure, UnsupportedField, quoted, reason
+from cnisandbox.plugin import Call, Plugin, Request, UndoStack
+
+# The version that an error is reported in before the netconf said which.
+_NEWEST = SUPPORTED[-1]
+_STDIN, _STDOUT, _STDERR = 0, 1, 2
+
+
+class PluginEngine:
+    """Serves calls of one plugin.
+
+    Args:
+        plugin: Its class.
+    """
+
+    def __init__(self, plugin: type[Plugin]) -> None:
+        self._plugin = plugin
+        # An interrupt ends the process; it is nothing that Python code should be asked about.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+    def describe(self) -> NoReturn:
+        """Say what this is, to a person who started it by hand."""
+        versions = ", ".join(self._plugin.versions)
+        _write(_STDERR, f"CNI {self._plugin.name} plugin (cnisandbox)\nCNI protocol versions supported: {versions}\n")
+        os._exit(0)
+
+    def answer_version(self) -> NoReturn:
+        """Answer VERSION; standard input is not read."""
+        _finish(version_document(_NEWEST, self._plugin.versions), 0)
+
+    def fail(self, error: CniError) -> NoReturn:
+        """Report an error that came before the netconf was read."""
+        _finish(error_document(error, _NEWEST), 1)
+
+    def run(self, session: Session) -> NoReturn:
+        """Serve the call."""
+        version = _NEWEST
+        try:
+            data = _read_stdin()
+            version = sniff_version(data)
+            verb = session.environment.verb
+            netconf = parse_netconf(data, verb, self._plugin.versions)
+            _attest(session, netconf)
+            document = self._serve(session, netconf)
+        except CniError as error:
+            _finish(error_document(error, version), 1)
+        except Exception as error:  # noqa: BLE001 - a defect of ours must not become a traceback on a runtime's log
+            defect = CniError(f"{self._plugin.name}: {type(error).__name__}: {error}", "this is a defect of cnisandbox")
+            _finish(error_document(defect, version), 1)
+        _finish(document, 0)
+
+    def _serve(self, session: Session, netconf: NetConf) -> bytes:
+        """Have the plugin do what the verb says.
+
+        Returns:
+            What goes to standard output; empty for all verbs but ADD.
+        """
+        environment = session.environment
+        request = Request(
+            verb=environment.verb,
+            container_id=environment.container_id,
+            ifname=environment.ifname,
+            netns_path=environment.netns_path,
+            args=os.environ.get("CNI_ARGS", ""),
+            plugin_dirs=environment.plugin_dirs,
+            netconf=netconf,
+        )
+        undo = UndoStack()
+        call = Call(self._plugin, session, request, undo)
+        plugin = self._plugin()
+        match environment.verb:
+            case "ADD":
+                return _add(plugin, call, undo)
+            case "DEL":
+                plugin.delete(call)
+            case "CHECK":
+                _require_prev_result(netconf)
+                plugin.check(call)
+            case "GC":
+                _require_valid_attachments(netconf)
+                plugin.gc(call)
+            case "STATUS":
+                plugin.status(call)
+        return b""
+
+
+def _add(plugin: Plugin, call: Call, undo: UndoStack) -> bytes:
+    """Run ADD: all of it, or nothing."""
+    try:
+        result = plugin.add(call)
+        return result_document(result, call.request.netconf.version)
+    except CniError as error:
+        _unwind(undo, error)
+        raise
+    except Exception as error:
+        defect = CniError(f"{plugin.name}: {type(error).__name__}: {error}", "this is a defect of cnisandbox")
+        _unwind(undo, defect)
+        raise defect from error
+
+
+def _unwind(undo: UndoStack, error: CniError) -> None:
+    failures = undo.unwind()
+    if failures:
+        error.details = "; ".join([*([error.details] if error.details else []), "left behind: " + ", ".join(failures)])
+
+
+def _require_prev_result(netconf: NetConf) -> None:
+    if netconf.prev_result is None:
+        raise InvalidConfig("prevResult: CHECK needs it", "the runtime passes the result of the last ADD")
+
+
+def _require_valid_attachments(netconf: NetConf) -> None:
+    if netconf.valid_attachments is None:
+        raise InvalidConfig(
+            "cni.dev/valid-attachments: GC needs it", "an empty list says that no attachment of the network is valid"
+        )
+
+
+def _attest(session: Session, netconf: NetConf) -> None:
+    """Compare every process of the call with its level, and keep the evidence.
+
+    Raises:
+        IsolationError: one of them is not what the level asks for.
+    """
+    allows_degraded = _allows_degraded(netconf, session.environment.level)
+    missing = list(verify(session.attestation, session.expectation, allows_degraded=allows_degraded))
+    attestations = [session.attestation]
+    for worker in (session.host, session.container, session.delegate):
+        if worker is not None:
+            attestations.append(worker.attest(allows_degraded=allows_degraded))
+            missing += worker.missing
+    for facility in dict.fromkeys(missing):
+        Call.warn(f"the kernel lacks {facility}; going on without it, because sandbox.allowDegraded says so")
+    if session.attest_fd is not None:
+        _keep(attestations, session.attest_fd)
+
+
+def _allows_degraded(netconf: NetConf, level: Level) -> bool:
+    options = netconf.config["sandbox"]
+    wanted = options["level"].string(level.value)
+    if wanted == "mediated":
+        raise UnsupportedField("sandbox.level: 'mediated' is not built yet", "leave it out: the level is then hardened")
+    if wanted != level.value:
+        raise InvalidConfig(
+            f"sandbox.level: {quoted(wanted)} differs from {level.value}, at which this call runs",
+            "a weaker level is for measuring and is chosen by the caller, with CNISANDBOX_LEVEL",
+        )
+    return options["allowDegraded"].boolean()
+
+
+def _keep(attestations: list[Attestation], fd: int) -> None:
+    lines = [json.dumps(attestation._asdict(), sort_keys=True) + "\n" for attestation in attestations]
+    _write(fd, "".join(lines))
+
+
+def _read_stdin() -> bytes:
+    """Read the netconf, at most one byte more than may be."""
+    pieces, left = [], MAX_DOCUMENT_BYTES + 1
+    try:
+        while left and (piece := os.read(_STDIN, min(left, 1 << 16))):
+            pieces.append(piece)
+            left -= len(piece)
+    except OSError as error:
+        raise IoFailure(f"read standard input: {reason(error)}") from error
+    return b"".join(pieces)
+
+
+def _write(fd: int, text: str) -> None:
+    _write_bytes(fd, text.encode("utf-8", "replace"))
+
+
+def _write_bytes(fd: int, data: bytes) -> None:
+    left = memoryview(data)
+    while left:
+        left = left[os.write(fd, left) :]
+
+
+def _finish(document: bytes, status: int) -> NoReturn:
+    """Write the document and end; the workers end with us, because that is how they were made."""
+    try:
+        _write_bytes(_STDOUT, document)
+    except OSError as error:
+        Call.warn(f"write standard output: {reason(error)}")
+        status = 1
+    os._exit(status)

@@ -1,0 +1,495 @@
+"""Strict encoding and decoding of netlink messages, driven by tables.
+
+A table says which header a message has and, per attribute number, its name and kind. A decoded message holds a dict
+from names to values:
+
+    {"ifname": "eth0", "mtu": 1500, "linkinfo": {"kind": "veth", "data": {...}}, "unknown": [(57, b"...")]}
+
+- Known attributes are decoded by their kind; one that occurs twice is malformed, unless its kind is `Many`. (The kernel
+  would take the last one: two readers must not see two messages.)
+- Unknown ones are kept in "unknown", in order, as (type with its flag bits, payload).
+- Encoding is canonical: known attributes in the order of the dict, then unknown ones; padding is zero; nested
+  attributes carry NLA_F_NESTED. `decode(encode(x)) == x`.
+- Every length, offset and nesting depth is checked before it is used; what is wrong raises `CodecError`, and
+  nothing else does, for any bytes and any values.
+
+Source: include/uapi/linux/netlink.h, lib/nlattr.c, Linux 6.1; netlink(7).
+"""
+
+import struct
+from _socket import AF_INET, AF_INET6, inet_ntop, inet_pton  # the C module: `socket` takes 3 ms to make its enums
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+NLA_F_NESTED = 0x8000
+NLA_TYPE_MASK = 0x3FFF  # without NLA_F_NESTED and NLA_F_NET_BYTEORDER
+
+MAX_DEPTH = 8  # LIMIT: the deepest that rtnetlink has is veth: linkinfo, data, peer, af_spec, inet6, conf
+MAX_LLADDR = 32  # LIMIT: MAX_ADDR_LEN of include/linux/netdevice.h
+
+UNKNOWN = "unknown"
+HEADER = "header"
+
+_ATTRIBUTE = struct.Struct("=HH")
+
+Attributes = dict[str, Any]
+Context = Mapping[str, Any]
+
+
+def aligned(length: int) -> int:
+    """Round a length up to 4 bytes, as NLMSG_ALIGN and NLA_ALIGN do."""
+    return (length + 3) & ~3
+
+
+def padded(data: bytes) -> bytes:
+    """Add NULs up to a multiple of 4 bytes."""
+    return data + b"\0" * (-len(data) % 4)
+
+
+class CodecError(ValueError):
+    """Bytes that are no message of the table, or values that no message can hold; begins with the attribute's path."""
+
+
+class Kind:
+    """How the payload of an attribute is read and written."""
+
+    nested = False
+
+    def encode(self, value: Any, context: Context, depth: int, /) -> bytes:
+        """Write a value.
+
+        Args:
+            value: What `decode` returns.
+            context: Attributes beside this one, and the fields of the message's header as ".<field>".
+            depth: How many attributes are around this one.
+
+        Raises:
+            CodecError: The attribute cannot hold the value.
+        """
+        raise NotImplementedError
+
+    def decode(self, data: bytes, context: Context, depth: int, /) -> Any:
+        """Read a payload.
+
+        Raises:
+            CodecError: It does not have the form.
+        """
+        raise NotImplementedError
+
+
+class Leaf(Kind):
+    """A payload that depends on nothing around it."""
+
+    def pack(self, value: Any) -> bytes:
+        """Write a value, as `encode` does."""
+        raise NotImplementedError
+
+    def unpack(self, data: bytes) -> Any:
+        """Read a payload, as `decode` does."""
+        raise NotImplementedError
+
+    def encode(self, value: Any, _context: Context, _depth: int, /) -> bytes:
+        return self.pack(value)
+
+    def decode(self, data: bytes, _context: Context, _depth: int, /) -> Any:
+        return self.unpack(data)
+
+
+class Scalar(Leaf):
+    """An integer; the format is one letter of `struct` with its byte order."""
+
+    def __init__(self, format_: str) -> None:
+        self._struct = struct.Struct(format_)
+
+    def pack(self, value: Any) -> bytes:
+        if type(value) is not int:
+            raise CodecError(f"not an integer: {value!r:.40}")
+        try:
+            return self._struct.pack(value)
+        except struct.error as error:
+            raise CodecError(str(error)) from None
+
+    def unpack(self, data: bytes) -> int:
+        if len(data) != self._struct.size:
+            raise CodecError(f"{len(data)} bytes where {self._struct.size} belong")
+        return int(self._struct.unpack(data)[0])
+
+
+class Text(Leaf):
+    """A string that ends with NUL; bytes that are not UTF-8 are kept as surrogates, as os.fsdecode does.
+
+    Args:
+        limit: Most bytes, without the NUL.
+    """
+
+    def __init__(self, limit: int = 4096) -> None:
+        self._limit = limit
+
+    def pack(self, value: Any) -> bytes:
+        if type(value) is not str:
+            raise CodecError(f"not a string: {value!r:.40}")
+        try:
+            data = value.encode("utf-8", "surrogateescape")
+        except UnicodeEncodeError as error:
+            raise CodecError(str(error)) from None
+        if 0 in data or len(data) > self._limit or data.decode("utf-8", "surrogateescape") != value:
+            raise CodecError(f"not a string of at most {self._limit} bytes: {value!r:.40}")
+        return data + b"\0"
+
+    def unpack(self, data: bytes) -> str:
+        text = data[:-1] if data.endswith(b"\0") else data
+        if 0 in text or len(text) > self._limit:
+            raise CodecError(f"not a string of at most {self._limit} bytes")
+        return text.decode("utf-8", "surrogateescape")
+
+
+class Raw(Leaf):
+    """Bytes as they are."""
+
+    def pack(self, value: Any) -> bytes:
+        if type(value) is not bytes:
+            raise CodecError(f"not bytes: {value!r:.40}")
+        return value
+
+    def unpack(self, data: bytes) -> bytes:
+        return data
+
+
+class Flag(Leaf):
+    """An attribute without payload; its value is True."""
+
+    def pack(self, value: Any) -> bytes:
+        if value is not True:
+            raise CodecError("a flag is True or absent")
+        return b""
+
+    def unpack(self, data: bytes) -> bool:
+        if data:
+            raise CodecError(f"{len(data)} bytes in a flag")
+        return True
+
+
+class Address(Leaf):
+    """An IPv4 or IPv6 address, as text; its length tells which."""
+
+    def pack(self, value: Any) -> bytes:
+        try:
+            return inet_pton(AF_INET6 if ":" in value else AF_INET, value)
+        except (OSError, TypeError, ValueError):
+            raise CodecError(f"not an address: {value!r:.60}") from None
+
+    def unpack(self, data: bytes) -> str:
+        if len(data) not in (4, 16):
+            raise CodecError(f"{len(data)} bytes where an address belongs")
+        return inet_ntop(AF_INET if len(data) == 4 else AF_INET6, data)
+
+
+class LinkLayerAddress(Leaf):
+    """An address such as "02:00:00:00:00:01": lower-case hex; 6 bytes for Ethernet, 0 to 32 elsewhere."""
+
+    def pack(self, value: Any) -> bytes:
+        try:
+            data = bytes.fromhex(value.replace(":", ""))
+        except (AttributeError, TypeError, ValueError):
+            raise CodecError(f"not a link-layer address: {value!r:.60}") from None
+        if len(data) > MAX_LLADDR or data.hex(":") != value:
+            raise CodecError(f"not a link-layer address: {value!r:.60}")
+        return data
+
+    def unpack(self, data: bytes) -> str:
+        if len(data) > MAX_LLADDR:
+            raise CodecError(f"{len(data)} bytes where a link-layer address belongs")
+        return data.hex(":")
+
+
+class Header(Leaf):
+    """A fixed struct; its value is a dict of all its fields.
+
+    Args:
+        format_: For `struct`, with byte order; padding as "x".
+        fields: Names, in order.
+    """
+
+    def __init__(self, format_: str, fields: tuple[str, ...]) -> None:
+        self._struct = struct.Struct(format_)
+        self.fields = fields
+        self.size = self._struct.size
+        self.aligned_size = aligned(self.size)
+
+    def pack(self, value: Any) -> bytes:
+        if type(value) is not dict or value.keys() != set(self.fields):
+            raise CodecError(f"the fields are not {', '.join(self.fields)}")
+        values = [value[field] for field in self.fields]
+        if any(type(item) is not int for item in values):
+            raise CodecError("a field is not an integer")
+        try:
+            return self._struct.pack(*values)
+        except struct.error as error:
+            raise CodecError(str(error)) from None
+
+    def unpack(self, data: bytes) -> dict[str, int]:
+        if len(data) != self.size:
+            raise CodecError(f"{len(data)} bytes where {self.size} belong")
+        return dict(zip(self.fields, self._struct.unpack(data), strict=True))
+
+
+class Table:
+    """The attributes that may stand in one place.
+
+    Args:
+        attributes: Number to (name, kind).
+        header: The struct in front of them, if there is one.
+    """
+
+    def __init__(self, attributes: dict[int, tuple[str, Kind]], header: Header | None = None) -> None:
+        self.header = header
+        self.by_number = attributes
+        self.by_name = {name: (number, kind) for number, (name, kind) in attributes.items()}
+
+
+class Nested(Kind):
+    """Attributes within an attribute; a table with a header puts its fields below "header"."""
+
+    nested = True
+
+    def __init__(self, table: Table) -> None:
+        self._table = table
+
+    def encode(self, value: Any, context: Context, depth: int, /) -> bytes:
+        return encode_body(self._table, value, context, depth + 1)
+
+    def decode(self, data: bytes, context: Context, depth: int, /) -> Attributes:
+        return decode_body(self._table, data, context, depth + 1)
+
+
+class NestedBy(Kind):
+    """Attributes whose table depends on what stands beside them; bytes where it names no table.
+
+    Args:
+        selector: Name of the attribute beside, or ".<field>" of the message's header.
+        tables: Its value to the table.
+    """
+
+    nested = True
+
+    def __init__(self, selector: str, tables: dict[Any, Table]) -> None:
+        self._selector = selector
+        self._tables = tables
+
+    def encode(self, value: Any, context: Context, depth: int, /) -> bytes:
+        table = self._tables.get(context.get(self._selector))
+        return RAW.pack(value) if table is None else encode_body(table, value, context, depth + 1)
+
+    def decode(self, data: bytes, context: Context, depth: int, /) -> Attributes | bytes:
+        table = self._tables.get(context.get(self._selector))
+        return data if table is None else decode_body(table, data, context, depth + 1)
+
+
+class Many(Kind):
+    """An attribute that may occur more than once; its value is the list of what it holds, never empty."""
+
+    def __init__(self, kind: Kind) -> None:
+        self.kind = kind
+        self.nested = kind.nested
+
+
+class Sequence(Kind):
+    """Structs that begin with their own length, each followed by attributes, as in RTA_MULTIPATH.
+
+    Args:
+        table: Its header's first field must be the 16 bit length; it is left out of the values.
+    """
+
+    def __init__(self, table: Table, length_field: str) -> None:
+        if table.header is None:
+            raise TypeError("a sequence needs a header")
+        self._table = table
+        self._header = table.header
+        self._length = length_field
+
+    def encode(self, value: Any, context: Context, depth: int, /) -> bytes:
+        if type(value) is not list:
+            raise CodecError("not a list")
+        return b"".join(self._encode_item(item, context, depth + 1) for item in value)
+
+    def _encode_item(self, item: Any, context: Context, depth: int) -> bytes:
+        if type(item) is not dict or type(item.get(HEADER)) is not dict:
+            raise CodecError("an item without a header")
+        attributes = encode_attributes(self._table, {k: v for k, v in item.items() if k != HEADER}, context, depth)
+        header = {**item[HEADER], self._length: self._header.size + len(attributes)}
+        return self._header.pack(header) + attributes
+
+    def decode(self, data: bytes, context: Context, depth: int, /) -> list[Attributes]:
+        items = []
+        offset = 0
+        while offset < len(data):
+            left = len(data) - offset
+            if left < self._header.size:
+                raise CodecError(f"{left} bytes where an item begins")
+            start = offset + self._header.size
+            header = self._header.unpack(data[offset:start])
+            length = header.pop(self._length)
+            if not self._header.size <= length <= left:
+                raise CodecError(f"an item of {length} bytes where {left} are left")
+            attributes = decode_attributes(self._table, data[start : offset + length], context, depth + 1)
+            items.append({HEADER: header, **attributes})
+            offset += aligned(length)
+        return items
+
+
+U8 = Scalar("=B")
+U16 = Scalar("=H")
+U32 = Scalar("=I")
+U64 = Scalar("=Q")
+S32 = Scalar("=i")
+BE16 = Scalar(">H")
+BE32 = Scalar(">I")
+IFNAME = Text(15)  # LIMIT: IFNAMSIZ with its NUL
+TEXT = Text()
+RAW = Raw()
+FLAG = Flag()
+ADDRESS = Address()
+LLADDR = LinkLayerAddress()
+
+
+def encode_body(table: Table, value: Any, context: Context, depth: int) -> bytes:
+    """Encode the table's header, if it has one, and attributes.
+
+    Raises:
+        CodecError: The table cannot express the value, or it is nested deeper than MAX_DEPTH.
+    """
+    if type(value) is not dict:
+        raise CodecError("not a dict of attributes")
+    if table.header is None:
+        return encode_attributes(table, value, context, depth)
+    rest = dict(value)
+    header = rest.pop(HEADER, None)
+    data = _located(HEADER, table.header.pack, header)
+    fields = {f".{field}": item for field, item in header.items()}
+    return padded(data) + encode_attributes(table, rest, fields, depth)
+
+
+def encode_attributes(table: Table, attributes: Attributes, context: Context, depth: int) -> bytes:
+    """Encode attributes, the known ones in the order of the dict, each padded to 4 bytes.
+
+    Raises:
+        CodecError: A name is not in the table, its kind cannot hold the value, or it is nested too deep.
+    """
+    if depth > MAX_DEPTH:
+        raise CodecError(f"nested deeper than {MAX_DEPTH}")
+    around = {**context, **attributes}
+    chunks: list[bytes] = []
+    for name, value in attributes.items():
+        if name == UNKNOWN:
+            continue
+        try:
+            number, kind = table.by_name[name]
+        except (KeyError, TypeError):
+            raise CodecError(f"{name!r:.40}: no such attribute") from None
+        type_ = number | NLA_F_NESTED if kind.nested else number
+        if isinstance(kind, Many):
+            if type(value) is not list or not value:
+                raise CodecError(f"{name}: not a list of at least one value")
+            chunks += (_attribute(type_, _located(name, kind.kind.encode, item, around, depth)) for item in value)
+        else:
+            chunks.append(_attribute(type_, _located(name, kind.encode, value, around, depth)))
+    if UNKNOWN in attributes:
+        chunks += _encode_unknown(table, attributes[UNKNOWN])
+    return b"".join(chunks)
+
+
+def _encode_unknown(table: Table, unknown: Any) -> Iterable[bytes]:
+    if type(unknown) is not list or not unknown:
+        raise CodecError("unknown: not a list of at least one (type, bytes)")
+    for item in unknown:
+        if type(item) is not tuple or [type(part) for part in item] != [int, bytes]:
+            raise CodecError("unknown: not a list of (type, bytes)")
+        if not 0 <= item[0] <= 0xFFFF or item[0] & NLA_TYPE_MASK in table.by_number:
+            raise CodecError(f"unknown: {item[0]} is no type that the table does not know")
+        yield _attribute(item[0], item[1])
+
+
+def _attribute(type_: int, data: bytes) -> bytes:
+    length = _ATTRIBUTE.size + len(data)
+    if length > 0xFFFF:
+        raise CodecError(f"{len(data)} bytes do not fit into an attribute")
+    return padded(_ATTRIBUTE.pack(length, type_) + data)
+
+
+def decode_body(table: Table, data: bytes, context: Context, depth: int) -> Attributes:
+    """Decode the table's header, if it has one, and the attributes behind it.
+
+    Raises:
+        CodecError: It is not that, or it is nested deeper than MAX_DEPTH.
+    """
+    header = table.header
+    if header is None:
+        return decode_attributes(table, data, context, depth)
+    if len(data) < header.size:
+        raise CodecError(f"{HEADER}: {len(data)} bytes where {header.size} belong")
+    values = header.unpack(data[: header.size])
+    fields = {f".{field}": item for field, item in values.items()}
+    return {HEADER: values, **decode_attributes(table, data[header.aligned_size :], fields, depth)}
+
+
+def decode_attributes(table: Table, data: bytes, context: Context, depth: int) -> Attributes:
+    """Decode attributes up to the end of the data.
+
+    Raises:
+        CodecError: A length is wrong, a known attribute occurs twice, or its payload is not of its kind.
+    """
+    if depth > MAX_DEPTH:
+        raise CodecError(f"nested deeper than {MAX_DEPTH}")
+    found: dict[str, tuple[Kind, bytes]] = {}
+    many: dict[str, list[bytes]] = {}
+    unknown: list[tuple[int, bytes]] = []
+    for type_, payload in _attributes(data):
+        entry = table.by_number.get(type_ & NLA_TYPE_MASK)
+        if entry is None:
+            unknown.append((type_, payload))
+            continue
+        name, kind = entry
+        if isinstance(kind, Many):
+            many.setdefault(name, []).append(payload)
+        elif name in found:
+            raise CodecError(f"{name}: occurs twice")
+        found[name] = (kind, payload)
+    decoded: Attributes = {}
+    late: list[tuple[str, Kind, bytes]] = []
+    around = dict(context)
+    for name, (kind, payload) in found.items():
+        if isinstance(kind, NestedBy):
+            late.append((name, kind, payload))
+            decoded[name] = None  # keeps the order of the message
+        elif isinstance(kind, Many):
+            decoded[name] = [_located(name, kind.kind.decode, item, context, depth) for item in many[name]]
+        else:
+            decoded[name] = _located(name, kind.decode, payload, context, depth)
+    around.update(decoded)
+    for name, kind, payload in late:  # ORDER: what they are selected by stands in `around` now
+        decoded[name] = _located(name, kind.decode, payload, around, depth)
+    if unknown:
+        decoded[UNKNOWN] = unknown
+    return decoded
+
+
+def _attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """Split data into (type with its flag bits, payload); the padding of the last one may be missing."""
+    offset = 0
+    while offset < len(data):
+        left = len(data) - offset
+        if left < _ATTRIBUTE.size:
+            raise CodecError(f"{left} bytes where an attribute begins")
+        length, type_ = _ATTRIBUTE.unpack_from(data, offset)
+        if not _ATTRIBUTE.size <= length <= left:
+            raise CodecError(f"an attribute of {length} bytes where {left} are left")
+        yield type_, data[offset + _ATTRIBUTE.size : offset + length]
+        offset += aligned(length)
+
+
+def _located(name: str, step: Callable[..., Any], *args: Any) -> Any:
+    """Run a kind's encode or decode; what it raises gets the attribute's name in front."""
+    try:
+        return step(*args)
+    except CodecError as error:
+        raise CodecError(f"{name}: {error}") from None

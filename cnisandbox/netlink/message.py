@@ -1,0 +1,146 @@
+"""Netlink messages as they stand in a datagram: nlmsghdr, the family's header, attributes.
+
+Source: include/uapi/linux/netlink.h, net/netlink/af_netlink.c (netlink_ack), Linux 6.1; netlink(7).
+"""
+
+import struct
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+from cnisandbox.netlink.codec import (
+    HEADER,
+    RAW,
+    TEXT,
+    U32,
+    Attributes,
+    CodecError,
+    Header,
+    Table,
+    aligned,
+    decode_body,
+    encode_body,
+)
+
+NLMSG_NOOP = 1
+NLMSG_ERROR = 2
+NLMSG_DONE = 3
+NLMSG_OVERRUN = 4
+
+NLM_F_REQUEST = 0x1
+NLM_F_MULTI = 0x2
+NLM_F_ACK = 0x4
+NLM_F_DUMP_INTR = 0x10
+NLM_F_CAPPED = 0x100
+NLM_F_ACK_TLVS = 0x200
+NLM_F_DUMP = 0x300
+NLM_F_REPLACE = 0x100
+NLM_F_EXCL = 0x200
+NLM_F_CREATE = 0x400
+NLM_F_APPEND = 0x800
+
+_NLMSGHDR = struct.Struct("=IHHII")
+
+_ERROR_HEADER = Header("=iIHHII", ("error", "length", "type", "flags", "sequence", "port"))
+_CONTROL_TABLES = {
+    NLMSG_ERROR: Table(
+        {
+            1: ("message", TEXT),
+            2: ("offset", U32),
+            3: ("cookie", RAW),
+            5: ("missing_type", U32),
+            6: ("missing_nest", U32),
+        },
+        _ERROR_HEADER,
+    ),
+    NLMSG_DONE: Table({1: ("message", TEXT)}, Header("=i", ("error",))),
+}
+
+
+class Message(NamedTuple):
+    """One netlink message.
+
+    Attributes:
+        type: Such as RTM_NEWLINK.
+        flags: NLM_F_*.
+        sequence: Chosen by the requester, repeated in every answer.
+        port: The requester's netlink port, 0 in what the kernel sends by itself.
+        header: Fields of the family's fixed header, all of them; of NLMSG_ERROR and NLMSG_DONE, "error" is the negative
+            errno, or 0.
+        attributes: By name, see cnisandbox.netlink.codec.
+    """
+
+    type: int
+    flags: int
+    sequence: int
+    port: int
+    header: dict[str, int]
+    attributes: Attributes
+
+
+def encode_message(message: Message, tables: Mapping[int, Table]) -> bytes:
+    """Encode a message.
+
+    Args:
+        message: Its `header` must have every field of the family's header.
+        tables: Message type to table.
+
+    Returns:
+        One `struct nlmsghdr` (16 bytes, native order), the family's header, the attributes; a multiple of 4 bytes.
+
+    Raises:
+        CodecError: The table cannot express it.
+    """
+    body = encode_body(_table_of(message.type, tables), {HEADER: message.header, **message.attributes}, {}, 0)
+    try:
+        return _NLMSGHDR.pack(_NLMSGHDR.size + len(body), *message[:4]) + body
+    except struct.error as error:
+        raise CodecError(f"header of the message: {error}") from None
+
+
+def decode_messages(datagram: bytes, tables: Mapping[int, Table]) -> list[Message]:
+    """Decode every message of a datagram.
+
+    Raises:
+        CodecError: A byte of it does not belong where it stands, or no table knows a type.
+    """
+    return [_decode_body(envelope, body, tables) for envelope, body in _split(datagram)]
+
+
+def _split(datagram: bytes) -> Iterator[tuple[Message, bytes]]:
+    """Split a datagram into messages that are still without header and attributes, each with its body."""
+    offset = 0
+    while offset < len(datagram):
+        left = len(datagram) - offset
+        if left < _NLMSGHDR.size:
+            raise CodecError(f"{left} bytes where a message begins")
+        length, type_, flags, sequence, port = _NLMSGHDR.unpack_from(datagram, offset)
+        if not _NLMSGHDR.size <= length <= left:
+            raise CodecError(f"a message of {length} bytes where {left} are left")
+        yield Message(type_, flags, sequence, port, {}, {}), datagram[offset + _NLMSGHDR.size : offset + length]
+        offset += aligned(length)
+
+
+def _decode_body(envelope: Message, body: bytes, tables: Mapping[int, Table]) -> Message:
+    table = _table_of(envelope.type, tables)
+    if envelope.type == NLMSG_ERROR:
+        body = _without_echo(envelope.flags, body)
+    attributes = decode_body(table, body, {}, 0)
+    return envelope._replace(header=attributes.pop(HEADER, {}), attributes=attributes)
+
+
+def _without_echo(flags: int, body: bytes) -> bytes:
+    """Cut the repeated request out of an NLMSG_ERROR, so that its attributes follow its header."""
+    size = _ERROR_HEADER.size
+    if not flags & NLM_F_ACK_TLVS or len(body) < size:
+        return body[:size]
+    if flags & NLM_F_CAPPED:
+        return body
+    request_length = _ERROR_HEADER.unpack(body[:size])["length"]
+    return body[:size] + body[max(size, 4 + aligned(request_length)) :]
+
+
+def _table_of(type_: int, tables: Mapping[int, Table]) -> Table:
+    table = _CONTROL_TABLES.get(type_) or tables.get(type_)
+    if table is None:
+        raise CodecError(f"unknown message type {type_}")
+    return table

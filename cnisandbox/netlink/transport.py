@@ -1,0 +1,278 @@
+"""A route netlink socket: requests out, answers matched and checked, the kernel's refusals as errors.
+
+Every request asks for an acknowledgement, so that an exchange is over when each request of it has its NLMSG_ERROR.
+Several requests may go out in one send; the kernel then works through them in order, and goes on after one that failed.
+
+System calls: socket, setsockopt, bind, getsockname, sendto, recvmsg, getpid. No ioctl (a Python socket with a timeout
+would use FIONBIO), so the timeout is SO_RCVTIMEO.
+
+Source: netlink(7), rtnetlink(7); net/netlink/af_netlink.c, net/core/rtnetlink.c, Linux 6.1.
+"""
+
+import _socket  # the C module: `socket` takes 3 ms to make its enums
+import errno
+import os
+import struct
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple, NoReturn
+
+from cnisandbox.errors import KernelRefused
+from cnisandbox.netlink.codec import Attributes, CodecError
+from cnisandbox.netlink.message import (
+    NLM_F_ACK,
+    NLM_F_DUMP,
+    NLM_F_DUMP_INTR,
+    NLM_F_REQUEST,
+    NLMSG_DONE,
+    NLMSG_ERROR,
+    NLMSG_NOOP,
+    Message,
+    decode_messages,
+    encode_message,
+)
+from cnisandbox.netlink.tables import ROUTE_TABLES
+
+NETLINK_ROUTE = 0
+SOL_NETLINK = 270
+NETLINK_CAP_ACK = 10
+NETLINK_EXT_ACK = 11
+NETLINK_GET_STRICT_CHK = 12
+
+RECEIVE_BYTES = 1 << 17  # LIMIT: a dump's datagram is at most 32 KiB, a link with many VFs may take more
+MAX_BATCH = 32  # LIMIT: so many answers fit into the smallest default receive buffer (208 KiB)
+MAX_DUMP_TRIES = 16  # LIMIT: NLM_F_DUMP_INTR again and again means churn that more tries will not outrun
+DEFAULT_TIMEOUT_S = 10  # LIMIT: the kernel answers within send(); more means that the answer was lost
+
+
+class Request(NamedTuple):
+    """One thing that is asked of the kernel.
+
+    Attributes:
+        operation: Verb and kind for an error's text, such as "create link".
+        target: What it is about, for the same.
+        type: Such as RTM_NEWLINK.
+        header: Every field of the family's header.
+        attributes: By name.
+        flags: Besides NLM_F_REQUEST and NLM_F_ACK.
+        tolerated: Errnos that are an answer and not a failure.
+    """
+
+    operation: str
+    target: str
+    type: int
+    header: dict[str, int]
+    attributes: Attributes
+    flags: int = 0
+    tolerated: tuple[int, ...] = ()
+
+
+class Answer(NamedTuple):
+    """What came of one request.
+
+    Attributes:
+        errno: 0, or a positive errno.
+        details: The kernel's own explanation (extended acknowledgement), or "".
+        messages: What it sent before the acknowledgement.
+    """
+
+    errno: int
+    details: str
+    messages: list[Message]
+
+
+class NetlinkSocket:
+    """A NETLINK_ROUTE socket in the netns that the calling thread stands in.
+
+    It is not for several threads. After a failure that leaves answers in doubt (timeout, overrun, malformed) it is
+    closed, and every later use fails with EBADF.
+
+    Args:
+        timeout_s: Longest wait for one datagram.
+
+    Raises:
+        KernelRefused: The kernel gives no such socket.
+    """
+
+    def __init__(self, timeout_s: int = DEFAULT_TIMEOUT_S) -> None:
+        try:
+            self._socket = _socket.socket(_socket.AF_NETLINK, _socket.SOCK_RAW | _socket.SOCK_CLOEXEC, NETLINK_ROUTE)
+            for option in (NETLINK_CAP_ACK, NETLINK_EXT_ACK, NETLINK_GET_STRICT_CHK):
+                self._socket.setsockopt(SOL_NETLINK, option, 1)
+            self._socket.setsockopt(_socket.SOL_SOCKET, _socket.SO_RCVTIMEO, struct.pack("=qq", timeout_s, 0))
+            self._socket.bind((0, 0))
+            self._port = self._socket.getsockname()[0]
+        except OSError as error:
+            raise KernelRefused("open socket", "netlink route", error.errno or 0) from None
+        self._sequence = 0
+
+    @property
+    def is_closed(self) -> bool:
+        return self._socket.fileno() < 0
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._socket.close()
+
+    def exchange(self, requests: Sequence[Request]) -> list[Answer]:
+        """Send requests and collect the answer of each; dumps cannot be among them.
+
+        Returns:
+            One answer per request, in order; failed ones are answers too.
+
+        Raises:
+            KernelRefused: A request could not be sent, or the answers did not arrive whole.
+        """
+        answers: list[Answer] = []
+        for start in range(0, len(requests), MAX_BATCH):
+            answers += self._exchange_batch(requests[start : start + MAX_BATCH])
+        return answers
+
+    def execute(self, requests: Sequence[Request]) -> list[Answer]:
+        """Send requests and insist that each succeeds, or fails with an errno that it tolerates.
+
+        The kernel has carried out the others also when this raises.
+
+        Raises:
+            KernelRefused: The first failure, in the order of the requests.
+        """
+        answers = self.exchange(requests)
+        for request, answer in zip(requests, answers, strict=True):
+            if answer.errno and answer.errno not in request.tolerated:
+                raise refusal(request, answer)
+        return answers
+
+    def dump(self, request: Request) -> list[Message]:
+        """Ask for all objects that match; again, when they changed meanwhile.
+
+        Returns:
+            One message per object; none if it failed with an errno that the request tolerates.
+
+        Raises:
+            KernelRefused: The kernel refused, or was interrupted 16 times in a row (EINTR).
+        """
+        for _ in range(MAX_DUMP_TRIES):
+            messages, is_interrupted = self._dump_once(request)
+            if not is_interrupted:
+                return messages
+        raise KernelRefused(
+            request.operation, request.target, errno.EINTR, "the objects change faster than they are read"
+        )
+
+    def _exchange_batch(self, requests: Sequence[Request]) -> list[Answer]:
+        first = self._send(requests, NLM_F_ACK)
+        answers: list[Answer | None] = [None] * len(requests)
+        collected: list[list[Message]] = [[] for _ in requests]
+        missing = len(requests)
+        while missing:
+            for message in self._receive(requests[0]):
+                index = (message.sequence - first) & 0xFFFFFFFF
+                if index >= len(requests) or answers[index] is not None:
+                    self._fail(requests[0], errno.EBADMSG, f"an answer to request {message.sequence} was not awaited")
+                if message.type == NLMSG_ERROR:
+                    answers[index] = Answer(-message.header["error"], _details(message), collected[index])
+                    missing -= 1
+                else:
+                    collected[index].append(message)
+        return [answer for answer in answers if answer is not None]
+
+    def _dump_once(self, request: Request) -> tuple[list[Message], bool]:
+        sequence = self._send([request], NLM_F_DUMP)
+        messages: list[Message] = []
+        is_interrupted = False
+        while True:
+            for message in self._receive(request):
+                if message.sequence != sequence:
+                    self._fail(request, errno.EBADMSG, f"an answer to request {message.sequence} was not awaited")
+                is_interrupted = is_interrupted or bool(message.flags & NLM_F_DUMP_INTR)
+                if message.type not in (NLMSG_ERROR, NLMSG_DONE):
+                    messages.append(message)
+                    continue
+                error = -message.header["error"]
+                if error and error not in request.tolerated:
+                    raise refusal(request, Answer(error, _details(message), []))
+                return ([] if error else messages), is_interrupted
+
+    def _send(self, requests: Sequence[Request], flags: int) -> int:
+        """Send requests in one datagram; returns the sequence number of the first."""
+        first = (self._sequence + 1) & 0xFFFFFFFF
+        self._sequence = (self._sequence + len(requests)) & 0xFFFFFFFF
+        encoded = [_encode(request, flags, (first + index) & 0xFFFFFFFF) for index, request in enumerate(requests)]
+        try:
+            self._socket.sendto(b"".join(encoded), (0, 0))
+        except OSError as error:
+            raise KernelRefused(requests[0].operation, requests[0].target, error.errno or 0, "netlink send") from None
+        return first
+
+    def _receive(self, request: Request) -> Iterator[Message]:
+        """Receive one datagram; what did not come from the kernel is dropped."""
+        try:
+            data, _, flags, sender = self._socket.recvmsg(RECEIVE_BYTES)
+        except OSError as error:
+            if error.errno == errno.EAGAIN:
+                self._fail(request, errno.ETIMEDOUT, "the kernel did not answer")
+            self._fail(request, error.errno or 0, "netlink receive")
+        if sender[0] != 0:  # TRUST: any process of the netns may send to our port; the kernel's port is 0
+            return
+        if flags & _socket.MSG_TRUNC:
+            self._fail(request, errno.EMSGSIZE, "the answer is too long")
+        try:
+            messages = decode_messages(data, ROUTE_TABLES)
+        except CodecError as error:
+            self._fail(request, errno.EBADMSG, f"the kernel's answer: {error}")
+        for message in messages:
+            if message.port != self._port:
+                self._fail(request, errno.EBADMSG, f"an answer for port {message.port}")
+            if message.type != NLMSG_NOOP:
+                yield message
+
+    def _fail(self, request: Request, number: int, details: str) -> NoReturn:
+        self.close()  # ORDER: what is still on its way must not be taken for the answer to a later request
+        raise KernelRefused(request.operation, request.target, number, details)
+
+
+class _Opened(NamedTuple):
+    pid: int
+    socket: NetlinkSocket
+
+
+_opened: list[_Opened] = []  # at most one
+
+
+def route_socket() -> NetlinkSocket:
+    """Give this process its socket, opened on first use.
+
+    A forked child gets one of its own: sharing the parent's would mix their answers.
+
+    Order: a worker must have entered its netns before, since the socket belongs to the one in which it was opened.
+    """
+    if _opened and _opened[0].pid == os.getpid() and not _opened[0].socket.is_closed:
+        return _opened[0].socket
+    close_route_socket()
+    _opened.append(_Opened(os.getpid(), NetlinkSocket()))
+    return _opened[0].socket
+
+
+def close_route_socket() -> None:
+    """Close this process's socket (or its copy of the parent's); the next use opens a new one."""
+    while _opened:
+        _opened.pop().socket.close()
+
+
+def refusal(request: Request, answer: Answer) -> KernelRefused:
+    """Make the error that says which request the kernel refused."""
+    return KernelRefused(request.operation, request.target, answer.errno, answer.details)
+
+
+def _encode(request: Request, flags: int, sequence: int) -> bytes:
+    message = Message(
+        request.type, NLM_F_REQUEST | flags | request.flags, sequence, 0, request.header, request.attributes
+    )
+    try:
+        return encode_message(message, ROUTE_TABLES)
+    except CodecError as error:
+        raise KernelRefused(request.operation, request.target, errno.EINVAL, f"not sent: {error}") from None
+
+
+def _details(message: Message) -> str:
+    text = message.attributes.get("message", "")
+    return f"kernel: {text}" if text else ""

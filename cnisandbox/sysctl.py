@@ -1,0 +1,143 @@
+"""Network settings below /proc/sys/net.
+
+They belong to the netns in which the calling task stands when it opens the file. Whoever has CAP_NET_ADMIN over that
+netns may write them, whatever its uid; a few that only the initial netns has are refused to all others.
+
+Only os.open, read and write are used: the built-in open() calls ioctl, which a worker's seccomp filter refuses. Nothing
+but /proc/sys/net needs to be in view.
+
+Privilege: CAP_NET_ADMIN over the netns for writing, none for reading.
+
+Source: net/sysctl_net.c (net_ctl_permissions), Linux 6.1.
+"""
+
+import errno
+import os
+
+from cnisandbox.boundary.calls import declared
+from cnisandbox.errors import KernelRefused, quoted
+
+ROOT = "/proc/sys/net"
+MAX_COMPONENT = 64  # LIMIT: the longest in Linux 6.18 has 37 characters
+MAX_VALUE = 4096  # LIMIT: one page, what proc_dostring and proc_dointvec take at once
+
+
+@declared
+def read_sysctl(key: str) -> str:
+    """Read a setting.
+
+    Args:
+        key: Path below /proc/sys, such as "net/ipv4/ip_forward"; a dot is part of a name, never a separator.
+
+    Returns:
+        Its value, without the newline.
+
+    Raises:
+        KernelRefused: EINVAL if it is no such path; ENOENT if there is no such setting, or link.
+    """
+    return _read(_checked(key, "read sysctl")).decode("utf-8", "replace").strip()
+
+
+@declared
+def write_sysctl(key: str, value: str) -> str:
+    """Write a setting, if it has another value.
+
+    Args:
+        key: As for `read_sysctl`.
+        value: Text; amounts of blanks between words do not count as a difference.
+
+    Returns:
+        The value it had before.
+
+    Raises:
+        KernelRefused: EINVAL if it is no such path or the kernel does not take the value; ENOENT if there is no such
+            setting, or link; EACCES if it may not be written in this netns.
+    """
+    path = _checked(key, "write sysctl")
+    before = _read(path, "write sysctl").decode("utf-8", "replace").strip()
+    if before.split() != value.split():
+        _write(path, value)
+    return before
+
+
+def interface_key(family: str, ifname: str, setting: str) -> str:
+    """Name a link's setting, such as "net/ipv6/conf/eth0/accept_dad" for ("ipv6", "eth0", "accept_dad").
+
+    Raises:
+        KernelRefused: EINVAL if the link's name would lead elsewhere.
+    """
+    if "/" in ifname or not _is_name(ifname):
+        raise KernelRefused("name sysctl", quoted(ifname), errno.EINVAL, "not a name that a link can have")
+    return f"net/{family}/conf/{ifname}/{setting}"
+
+
+def ignore_router_advertisements(ifname: str) -> None:
+    """Keep a link on the host from being configured by what a container sends (accept_ra = 0).
+
+    Raises:
+        KernelRefused: Writing failed for another reason than that there is no IPv6.
+    """
+    write_if_present(interface_key("ipv6", ifname, "accept_ra"), "0")
+
+
+def write_if_present(key: str, value: str) -> None:
+    """Write a setting that the kernel may have been built, or booted, without.
+
+    Raises:
+        KernelRefused: It is there, and writing it failed.
+    """
+    try:
+        write_sysctl(key, value)
+    except KernelRefused as error:
+        if error.errno != errno.ENOENT:
+            raise
+
+
+def _checked(key: str, operation: str) -> str:
+    """Insist on a path that stays below /proc/sys/net.
+
+    Returns:
+        The path relative to /proc/sys/net.
+    """
+    first, *components = key.split("/")
+    is_inside = first == "net" and bool(components)
+    if not is_inside or not all(_is_name(component) for component in components):
+        raise KernelRefused(operation, quoted(key), errno.EINVAL, "not a path below net/")
+    return "/".join(components)
+
+
+def _is_name(component: str) -> bool:
+    return 0 < len(component) <= MAX_COMPONENT and component not in {".", ".."} and component.isprintable()
+
+
+def _read(path: str, operation: str = "read sysctl") -> bytes:
+    try:
+        fd = _open(path, os.O_RDONLY)
+        try:
+            return os.read(fd, MAX_VALUE)
+        finally:
+            os.close(fd)
+    except OSError as error:
+        raise KernelRefused(operation, f"net/{path}", error.errno or 0) from None
+
+
+def _write(path: str, value: str) -> None:
+    data = value.encode("utf-8", "replace") + b"\n"
+    try:
+        fd = _open(path, os.O_WRONLY)
+        try:
+            written = os.write(fd, data)
+        finally:
+            os.close(fd)
+    except OSError as error:
+        raise KernelRefused("write sysctl", f"net/{path}", error.errno or 0, f"value {quoted(value)}") from None
+    if written != len(data):
+        raise KernelRefused("write sysctl", f"net/{path}", errno.EINVAL, f"value {quoted(value)} is too long")
+
+
+def _open(path: str, flags: int) -> int:
+    root_fd = os.open(ROOT, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        return os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=root_fd)
+    finally:
+        os.close(root_fd)

@@ -1,0 +1,429 @@
+#!/usr/bin/env python3
+"""bridge: connect the container to a bridge on the host, with addresses from an address plugin.
+
+    container netns          host netns
+    ┌──────────────┐        ┌───────────────────────────────┐
+    │ eth0 ════════╪════════╪══ veth1a2b3c4d ── cni0        │
+    │ 10.1.2.3/24  │        │                   10.1.2.1/24 │── masquerade ── outside
+    └──────────────┘        └───────────────────────────────┘
+
+Privilege: CAP_NET_ADMIN in the host worker and in the container worker; none here.
+"""
+
+import errno
+import os
+from ipaddress import ip_address, ip_interface
+from typing import NoReturn
+
+from cnisandbox.boundary.entry import Needs
+from cnisandbox.boundary.sandbox import GIVEN_FD
+from cnisandbox.bridge_config import BridgeConfig, parse_config
+from cnisandbox.cni.result import Address, Interface, Result, Route, require_expressible
+from cnisandbox.errors import CheckFailed, CniError, EnvironmentFailure, KernelRefused, quoted
+from cnisandbox.names import attachment_alias, host_ifname, is_of_network, network_alias
+from cnisandbox.netlink import routes
+from cnisandbox.netlink.addresses import ensure_addresses
+from cnisandbox.netlink.bridge import BridgeSetup, EnsuredLink, ensure_bridge, get_port, list_vlans, set_vlans
+from cnisandbox.netlink.interface import (
+    InterfaceAddress,
+    InterfaceSetup,
+    announce_addresses,
+    check_interface,
+    configure_interface,
+)
+from cnisandbox.netlink.links import (
+    Link,
+    delete_link,
+    delete_link_by_index,
+    get_link,
+    list_ports,
+    wait_for_operstate_up,
+)
+from cnisandbox.netlink.veth import VethSetup, create_veth
+from cnisandbox.netlink.vlan_gateway import VlanGatewaySetup, ensure_vlan_gateway
+from cnisandbox.nft.masquerade import Owner, add_masquerade, delete_masquerade, gc_masquerade, has_masquerade
+from cnisandbox.nft.spoofcheck import add_spoofcheck, delete_spoofcheck, has_spoofcheck
+from cnisandbox.plugin import Call, Plugin, run
+from cnisandbox.plugins.host_local import HostLocal
+from cnisandbox.sysctl import write_sysctl
+
+# Where the container's end stands among the interfaces of the result.
+_CONTAINER = 2
+_NAME_ATTEMPTS = 4
+_OPERSTATE_TIMEOUT_MS = 2500
+_FORWARDING = {4: "net/ipv4/ip_forward", 6: "net/ipv6/conf/all/forwarding"}
+_DEFAULT_ROUTE = {4: "0.0.0.0/0", 6: "::/0"}
+
+
+class Bridge(Plugin):
+    """The plugin."""
+
+    name = "bridge"
+    needs = Needs(host=True, container=True, delegate=True, state=True, is_nft_user=True)
+    delegates = (HostLocal,)
+
+    def add(self, call: Call) -> Result:
+        """Connect the container; addresses first, because undoing goes backwards and gives them back last."""
+        config = parse_config(call.request.netconf, call.request.args)
+        require_expressible(call.request.netconf.version, has_addresses=call.ipam.is_configured)
+        layer3 = _addresses(call, config) if call.ipam.is_configured else Result()
+        bridge, host_end = _connect(call, config)
+        gateway = _configure_gateway(call, config, bridge, layer3)
+        container_end = _configure_container(call, config, host_end, layer3)
+        if config.wants_spoofcheck:
+            _guard_against_spoofing(call, host_end, container_end)
+        if config.wants_masquerade and layer3.ips:
+            _masquerade(call, layer3)
+        interfaces = (
+            Interface(bridge.ifname, bridge.mac),
+            Interface(host_end.ifname, host_end.mac),
+            Interface(container_end.ifname, container_end.mac, sandbox=call.request.netns_path),
+            *((Interface(gateway.ifname, gateway.mac),) if gateway is not None else ()),
+        )
+        return layer3._replace(interfaces=interfaces, dns=config.dns or layer3.dns)
+
+    def delete(self, call: Call) -> None:
+        """Disconnect the container: its link first, so that its addresses are free only when nobody has them."""
+        config = parse_config(call.request.netconf, call.request.args)
+        _delete_links(call)
+        failures = []
+        for step in (_delete_rules, _release_addresses):
+            try:
+                step(call, config)
+            except CniError as error:
+                failures.append(error)
+        if failures:
+            failures[0].details = "; ".join([failures[0].details, *(error.msg for error in failures[1:])]).strip("; ")
+            raise failures[0]
+
+    def check(self, call: Call) -> None:
+        """Check what ADD made, link by link."""
+        config = parse_config(call.request.netconf, call.request.args)
+        if call.ipam.is_configured:
+            call.ipam.check()
+        bridge = _checked_bridge(call, config)
+        container_end = _checked_container(call, config)
+        host_end = _checked_port(call, config, bridge, container_end)
+        _check_rules(call, config, host_end, container_end)
+
+    def gc(self, call: Call) -> None:
+        """Remove the links, rules and addresses of attachments that are not valid any more."""
+        config = parse_config(call.request.netconf, "")
+        valid = call.request.netconf.valid_attachments or frozenset()
+        network = call.request.netconf.name
+        call.host.call(gc_masquerade, network, [Owner(*attachment) for attachment in sorted(valid)])
+        with call.locked(f"bridge-{config.bridge}"):
+            _collect_links(call, config, {attachment_alias(network, attachment) for attachment in valid})
+        if call.ipam.is_configured:
+            call.ipam.gc()
+
+    def status(self, call: Call) -> None:
+        """Ask the address plugin; the kernel answers for the rest when it is asked."""
+        config = parse_config(call.request.netconf, "")
+        link = call.host.call(get_link, config.bridge)
+        if link is not None and link.kind != "bridge":
+            raise EnvironmentFailure(f"use link {config.bridge}: it is not a bridge")
+        if call.ipam.is_configured:
+            call.ipam.status()
+
+
+# --- ADD ---------------------------------------------------------------------------------------------------------
+
+
+def _addresses(call: Call, config: BridgeConfig) -> Result:
+    """Get addresses, and complete them with what the bridge's gateway follows from."""
+    result = call.ipam.add()
+    if not result.ips:
+        raise EnvironmentFailure("get addresses: the address plugin gave none")
+    ips = tuple(_with_gateway(ip, config)._replace(interface=_CONTAINER) for ip in result.ips)
+    added = tuple(
+        Route(_DEFAULT_ROUTE[version], gw=gateway)
+        for version, gateway in _first_gateways(ips).items()
+        if config.is_default_gateway and not _has_default(result.routes, version)
+    )
+    return Result(ips=ips, routes=result.routes + added, dns=result.dns)
+
+
+def _with_gateway(ip: Address, config: BridgeConfig) -> Address:
+    if ip.gateway or not config.is_gateway:
+        return ip
+    return ip._replace(gateway=str(ip_interface(ip.address).network.network_address + 1))
+
+
+def _first_gateways(ips: tuple[Address, ...]) -> dict[int, str]:
+    gateways: dict[int, str] = {}
+    for ip in ips:
+        if ip.gateway:
+            gateways.setdefault(ip_address(ip.gateway).version, ip.gateway)
+    return gateways
+
+
+def _has_default(given: tuple[Route, ...], version: int) -> bool:
+    """Whether there is a default route; without a next hop of its own it leads to the gateway all the same."""
+    return any(str(ip_interface(route.dst).network) == _DEFAULT_ROUTE[version] for route in given)
+
+
+def _connect(call: Call, config: BridgeConfig) -> tuple[Link, Link]:
+    """Make the bridge, when it is not there, and a port of it whose other end is the container's interface.
+
+    Returns:
+        The bridge and the host's end.
+    """
+    # Only a failing ADD and GC remove bridges, and they do it under the same lock and only without ports.
+    with call.locked(f"bridge-{config.bridge}"):
+        setup = BridgeSetup(
+            ifname=config.bridge,
+            mac=_random_mac(),
+            mtu=config.mtu,
+            alias=network_alias(call.request.netconf.name),
+            is_promisc=config.is_promisc,
+            wants_vlan_filtering=bool(config.vlans),
+        )
+        bridge: EnsuredLink = call.host.call(ensure_bridge, setup)
+        if bridge.is_created:
+            call.undo.push(_remove_bridge, call, config.bridge)
+        call.undo.push(_delete_links, call)
+        host_end = _create_pair(call, config, bridge.link)
+    if config.vlans:
+        call.host.call(set_vlans, host_end.ifindex, config.vlans, not config.keeps_default_vlan)
+    return bridge.link, host_end
+
+
+def _create_pair(call: Call, config: BridgeConfig, bridge: Link) -> Link:
+    network, attachment = call.request.netconf.name, call.request.attachment
+    for attempt in range(_NAME_ATTEMPTS):
+        setup = VethSetup(
+            ifname=host_ifname(network, attachment, attempt),
+            peer_ifname=call.request.ifname,
+            peer_netns_fd=GIVEN_FD,  # the container's netns, in the host worker
+            mtu=config.mtu,
+            peer_mac=config.mac or _random_mac(),
+            master=bridge.ifindex,
+            is_hairpin=config.is_hairpin or None,
+            is_isolated=config.is_isolated,
+            alias=attachment_alias(network, attachment),
+        )
+        try:
+            return call.host.call(create_veth, setup)
+        except KernelRefused as error:
+            is_name_taken = error.errno == errno.EEXIST and error.target == setup.ifname
+            if not is_name_taken or attempt == _NAME_ATTEMPTS - 1:
+                raise
+    raise AssertionError("the loop returns or raises")
+
+
+def _random_mac() -> str:
+    """Make an address: locally administered, unicast. One that is given at birth never changes with the ports."""
+    octets = bytearray(os.urandom(6))
+    octets[0] = octets[0] & 0xFC | 0x02
+    return octets.hex(":")
+
+
+def _configure_gateway(call: Call, config: BridgeConfig, bridge: Link, layer3: Result) -> Link | None:
+    """Give the bridge, or its VLAN's interface, the gateways' addresses, and have the host forward.
+
+    Returns:
+        The VLAN's interface; None without a VLAN.
+    """
+    if not config.is_gateway or not layer3.ips:
+        return None
+    holder, vlan_link = bridge, None
+    if config.vlan:
+        port_ifname = host_ifname(call.request.netconf.name, call.request.attachment, _NAME_ATTEMPTS)
+        setup = VlanGatewaySetup(
+            config.vlan, port_ifname, _random_mac(), config.mtu, network_alias(call.request.netconf.name)
+        )
+        with call.locked(f"bridge-{config.bridge}"):
+            vlan_link = holder = call.host.call(ensure_vlan_gateway, bridge, setup).link
+    gateways = [f"{ip.gateway}/{ip_interface(ip.address).network.prefixlen}" for ip in layer3.ips if ip.gateway]
+    call.host.call(ensure_addresses, holder.ifindex, holder.ifname, gateways, config.is_forced, True)
+    for version in sorted({ip_interface(gateway).version for gateway in gateways}):
+        call.host.call(write_sysctl, _FORWARDING[version], "1")
+    return vlan_link
+
+
+def _configure_container(call: Call, config: BridgeConfig, host_end: Link, layer3: Result) -> Link:
+    """Configure the container's end and wait until packets pass."""
+    setup = _interface_setup(call, config, layer3)
+    link = call.inside.call(configure_interface, setup)
+    if config.is_left_down:
+        return link
+    state = call.host.call(wait_for_operstate_up, host_end.ifindex, _OPERSTATE_TIMEOUT_MS)
+    if state != "up":
+        raise EnvironmentFailure(f"wait for link {host_end.ifname}: bridge port in error state: {state}")
+    if layer3.ips:
+        call.inside.call(announce_addresses, call.request.ifname)
+    return link
+
+
+def _interface_setup(call: Call, config: BridgeConfig, layer3: Result) -> InterfaceSetup:
+    return InterfaceSetup(
+        ifname=call.request.ifname,
+        addresses=[InterfaceAddress(ip.address, ip.gateway) for ip in layer3.ips],
+        routes=[routes.Route(*route) for route in layer3.routes],
+        wants_dad=config.wants_dad,
+        is_up=not config.is_left_down,
+    )
+
+
+def _guard_against_spoofing(call: Call, host_end: Link, container_end: Link) -> None:
+    attachment = call.request.attachment
+    call.undo.push(call.host.call, delete_spoofcheck, *attachment)
+    call.host.call(add_spoofcheck, *attachment, host_end.ifname, container_end.mac)
+
+
+def _masquerade(call: Call, layer3: Result) -> None:
+    owner = (call.request.netconf.name, *call.request.attachment)
+    call.undo.push(call.host.call, delete_masquerade, *owner)
+    call.host.call(add_masquerade, *owner, [ip.address for ip in layer3.ips])
+
+
+# --- DEL and GC --------------------------------------------------------------------------------------------------
+
+
+def _delete_links(call: Call) -> None:
+    """Delete the pair by whichever end can be reached: ours by name and mark, others by the name in the container."""
+    network, attachment = call.request.netconf.name, call.request.attachment
+    alias = attachment_alias(network, attachment)
+    for attempt in range(_NAME_ATTEMPTS):
+        ifname = host_ifname(network, attachment, attempt)
+        link = call.host.call(get_link, ifname)
+        if link is None:
+            continue
+        if link.alias == alias:
+            call.host.call(delete_link_by_index, link.ifindex)
+    if call.container is not None:
+        call.container.call(delete_link, attachment.ifname, "", "")
+
+
+def _delete_rules(call: Call, config: BridgeConfig) -> None:
+    attachment = call.request.attachment
+    if config.wants_spoofcheck:
+        call.host.call(delete_spoofcheck, *attachment)
+    if config.wants_masquerade:
+        call.host.call(delete_masquerade, call.request.netconf.name, *attachment)
+
+
+def _release_addresses(call: Call, _: BridgeConfig) -> None:
+    if call.ipam.is_configured:
+        call.ipam.delete()
+
+
+def _remove_bridge(call: Call, ifname: str) -> None:
+    with call.locked(f"bridge-{ifname}"):
+        _remove_unused_bridge(call, ifname)
+
+
+def _remove_unused_bridge(call: Call, ifname: str) -> None:
+    """Remove a bridge that this network made, unless it has ports.
+
+    Order: under the bridge's lock, without which a port could be added between the look and the deletion.
+    """
+    bridge = call.host.call(get_link, ifname)
+    is_ours = bridge is not None and bridge.alias == network_alias(call.request.netconf.name)
+    if bridge is not None and is_ours and not call.host.call(list_ports, bridge.ifindex):
+        call.host.call(delete_link_by_index, bridge.ifindex)
+
+
+def _collect_links(call: Call, config: BridgeConfig, valid_aliases: set[str]) -> None:
+    bridge = call.host.call(get_link, config.bridge)
+    if bridge is None:
+        return
+    network = call.request.netconf.name
+    for port in call.host.call(list_ports, bridge.ifindex):
+        if is_of_network(port.alias, network) and port.alias not in valid_aliases:
+            call.host.call(delete_link_by_index, port.ifindex)
+    if not valid_aliases:
+        _remove_unused_bridge(call, config.bridge)
+
+
+# --- CHECK -------------------------------------------------------------------------------------------------------
+
+
+def _prev_interfaces(call: Call) -> tuple[Interface, ...]:
+    prev_result = call.request.netconf.prev_result
+    return prev_result.interfaces if prev_result is not None else ()
+
+
+def _checked_bridge(call: Call, config: BridgeConfig) -> Link:
+    link = call.host.call(get_link, config.bridge)
+    if link is None or link.kind != "bridge":
+        raise CheckFailed(f"check bridge {config.bridge}: {'it is not a bridge' if link else 'it does not exist'}")
+    for interface in _prev_interfaces(call):
+        is_it = interface.name == config.bridge and not interface.sandbox
+        if is_it and interface.mac and interface.mac.lower() != link.mac:
+            raise CheckFailed(f"check bridge {config.bridge}: its address is {link.mac}, not {interface.mac}")
+    if config.is_promisc and not link.is_promisc:
+        raise CheckFailed(f"check bridge {config.bridge}: it is not promiscuous")
+    return link
+
+
+def _checked_container(call: Call, config: BridgeConfig) -> Link:
+    """Check the container's end: the link, and those addresses and routes of prevResult that are its own."""
+    request = call.request
+    listed = [
+        (index, interface)
+        for index, interface in enumerate(_prev_interfaces(call))
+        if interface.name == request.ifname and interface.sandbox
+    ]
+    if not listed:
+        raise CheckFailed(f"check link {request.ifname}: prevResult does not list it")
+    index, interface = listed[0]
+    if interface.sandbox != request.netns_path:
+        raise CheckFailed(f"check link {request.ifname}: prevResult has it in {quoted(interface.sandbox)}")
+    prev_result = request.netconf.prev_result or Result()
+    own = tuple(ip for ip in prev_result.ips if ip.interface in (index, None))
+    expected = prev_result._replace(ips=own)
+    state = call.inside.call(check_interface, _interface_setup(call, config, expected))
+    if state is None or state.link.kind != "veth":
+        raise CheckFailed(f"check link {request.ifname}: {'it is not a veth' if state else 'it does not exist'}")
+    if interface.mac and interface.mac.lower() != state.link.mac:
+        raise CheckFailed(f"check link {request.ifname}: its address is {state.link.mac}, not {interface.mac}")
+    if state.missing_addresses:
+        raise CheckFailed(f"check link {request.ifname}: address {state.missing_addresses[0]} is missing")
+    if state.missing_routes and not config.is_left_down:
+        raise CheckFailed(f"check link {request.ifname}: route to {state.missing_routes[0].dst} is missing")
+    return state.link
+
+
+def _checked_port(call: Call, config: BridgeConfig, bridge: Link, container_end: Link) -> Link:
+    """Check that the host's end is the container's peer, is listed, and is a port as the netconf wants it."""
+    for interface in _prev_interfaces(call):
+        link = None if interface.sandbox else call.host.call(get_link, interface.name)
+        if link is not None and link.kind == "veth" and link.ifindex == container_end.peer:
+            break
+    else:
+        raise CheckFailed(f"check link {call.request.ifname}: its other end is not among the links of prevResult")
+    port = call.host.call(get_port, link.ifindex)
+    if port is None or port.master != bridge.ifindex:
+        raise CheckFailed(f"check link {link.ifname}: it is not a port of {bridge.ifname}")
+    if port.is_hairpin != config.is_hairpin or port.is_isolated != config.is_isolated:
+        raise CheckFailed(f"check link {link.ifname}: hairpin or isolation of the port differ from the netconf")
+    if config.vlans:
+        present = {tag for vlan in call.host.call(list_vlans, link.ifindex) for tag in range(vlan.first, vlan.last + 1)}
+        for vlan in config.vlans:
+            if vlan.first not in present:
+                raise CheckFailed(f"check link {link.ifname}: it is not in VLAN {vlan.first}")
+    return link
+
+
+def _check_rules(call: Call, config: BridgeConfig, host_end: Link, container_end: Link) -> None:
+    attachment = call.request.attachment
+    prev_result = call.request.netconf.prev_result or Result()
+    addresses = [ip.address for ip in prev_result.ips]
+    owner = (call.request.netconf.name, *attachment)
+    if config.wants_masquerade and addresses and not call.host.call(has_masquerade, *owner, addresses):
+        raise CheckFailed(f"check masquerading of {', '.join(addresses)}: a rule is missing")
+    if config.wants_spoofcheck and not call.host.call(
+        has_spoofcheck, *attachment, host_end.ifname, container_end.mac
+    ):
+        raise CheckFailed(f"check link {host_end.ifname}: the rules of macspoofchk are missing")
+
+
+def main() -> NoReturn:
+    """Be the plugin's executable."""
+    run(Bridge)
+
+
+if __name__ == "__main__":
+    main()

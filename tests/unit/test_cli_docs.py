@@ -1,0 +1,40 @@
+"""docs/runtime.md names the options that exist, all of them and no others."""
+
+import argparse
+import importlib
+import re
+from pathlib import Path
+
+from cnisandbox.cli import net
+
+PAGE = Path(__file__).parents[2] / "docs" / "runtime.md"
+OPTION = re.compile(r"`(--[a-z-]+)")
+
+
+def options_of(parser: argparse.ArgumentParser) -> set[str]:
+    """Every long option of a parser and its subcommands, but for --help."""
+    found = set()
+    for action in parser._actions:
+        found |= {option for option in action.option_strings if option.startswith("--")}
+        if isinstance(action, argparse._SubParsersAction):
+            found = found.union(*(options_of(parser) for parser in action.choices.values()))
+    return found - {"--help"}
+
+
+def test_every_option_is_documented_and_every_documented_option_exists() -> None:
+    existing = set()
+    for name in ("net", "install", "uninstall", "doctor"):
+        parser = argparse.ArgumentParser()
+        importlib.import_module(f"cnisandbox.cli.{name}").configure(parser)
+        existing |= options_of(parser)
+    documented = set(OPTION.findall(PAGE.read_text())) | set(
+        re.findall(r"cnisandbox install (--[a-z-]+)", PAGE.read_text())
+    )
+    assert documented == existing
+
+
+def test_every_verb_is_documented() -> None:
+    parser = argparse.ArgumentParser()
+    net.configure(parser)
+    verbs = next(action for action in parser._actions if isinstance(action, argparse._SubParsersAction))
+    assert set(verbs.choices) == set(re.findall(r"^\| `([a-z]+)` \|", PAGE.read_text(), re.MULTILINE))
