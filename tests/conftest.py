@@ -5,6 +5,10 @@ Rule: with CNISANDBOX_MUST_RUN=1 a test may be skipped only because the kernel l
 """
 
 import os
+import shutil
+import subprocess
+import sys
+import tempfile
 from collections.abc import Iterator
 from typing import Any
 
@@ -22,6 +26,24 @@ def world() -> Iterator[World]:
         pytest.skip("making namespaces needs root")
     with new_world() as made:
         yield made
+
+
+@pytest.fixture(scope="session")
+def plugin_dir() -> Iterator[str]:
+    """Install the launchers of every plugin, as a user does, into a directory that is root's alone all the way up.
+
+    It is not below a directory that `World` covers, so the same path works in every world.
+    """
+    if os.geteuid() != 0:
+        pytest.skip("installing plugins needs root")
+    directory = tempfile.mkdtemp(prefix="cnisandbox-test-", dir="/usr/local/lib")
+    try:
+        os.chmod(directory, 0o755)
+        command = [sys.executable, "-m", "cnisandbox.cli.main", "install", "--bin-dir", directory]
+        subprocess.run(command, check=True, capture_output=True, timeout=60)
+        yield directory
+    finally:
+        shutil.rmtree(directory)
 
 
 def pytest_configure(config: pytest.Config) -> None:

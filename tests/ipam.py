@@ -6,13 +6,19 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
-from cnisandbox.cni.netconf import Attachment
+from cnisandbox.cni.netconf import Attachment, parse_netconf
+from cnisandbox.cni.result import Result
 from cnisandbox.cni.value import Value
+from cnisandbox.errors import IoFailure
 from cnisandbox.ipam.allocator import allocate
 from cnisandbox.ipam.config import Requested
 from cnisandbox.ipam.ranges import RangeSet, parse_range_set
 from cnisandbox.ipam.store import Boot, Store, this_boot
+from cnisandbox.plugin import UndoStack
+from plugins.host_local import HostLocal
 
 NETWORK = "net"
 FIRST_BOOT = "11111111-1111-1111-1111-111111111111"
@@ -100,6 +106,44 @@ def content_of(owner: Attachment) -> bytes:
     return f"{owner.container_id}\r\n{owner.ifname}".encode() if owner.ifname else owner.container_id.encode()
 
 
-def json_bytes(value: object) -> bytes:
-    """A netconf."""
-    return json.dumps(value).encode()
+class PluginHost:
+    """Calls the plugin host-local as the engine does, on one state directory.
+
+    Args:
+        path: The directory that stands for the default dataDir.
+        ipam: The netconf's ipam section, unless a call says otherwise.
+    """
+
+    def __init__(self, path: Path, ipam: object = None) -> None:
+        self.ipam = ipam
+        self.path = path
+        self.state = StateDirectory(path)
+        self.files: dict[str, bytes] = {}
+
+    def call(self, verb: str, container_id: str = "c1", ifname: str = "eth0", args: str = "", **fields: Any) -> Any:
+        config = {"cniVersion": "1.1.0", "name": "net", "type": "bridge", "ipam": self.ipam} | fields
+        netconf = parse_netconf(json.dumps(config).encode(), verb)
+        request = SimpleNamespace(
+            netconf=netconf, args=args, container_id=container_id, attachment=Attachment(container_id, ifname)
+        )
+        return SimpleNamespace(
+            request=request,
+            config=netconf.config,
+            boot_id=FIRST_BOOT,
+            undo=UndoStack(),
+            state_dir=self.state_dir,
+            read_file=self.read_file,
+        )
+
+    def state_dir(self, path: str, config_path: str) -> int:
+        assert (path, config_path) == ("/var/lib/cni/networks", "ipam.dataDir")
+        return os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
+
+    def read_file(self, path: str) -> bytes:
+        try:
+            return self.files[path]
+        except KeyError:
+            raise IoFailure(f"read {path}: no such file or directory") from None
+
+    def add(self, container_id: str = "c1", **fields: Any) -> Result:
+        return HostLocal().add(self.call("ADD", container_id, **fields))

@@ -104,20 +104,21 @@ class Witness:
 
     Attributes:
         status_fd: Descriptor of our own /proc/PID/status, which shows the state of the moment at each read.
+        process_fd: Our own directory in /proc, until `see_namespaces`.
     """
 
     def __init__(self) -> None:
         self.status_fd = os.open("/proc/self/status", os.O_RDONLY | os.O_CLOEXEC)
-        self._namespaces_fd = os.open("/proc/self/ns", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        self.process_fd = os.open("/proc/self", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         self._namespaces: dict[str, int] = {}
 
     def see_namespaces(self) -> None:
-        """Note the namespaces, and let go of /proc: from its descriptor "../../1" would lead to every process.
+        """Note the namespaces, and let go of /proc: from its descriptor "../1" would lead to every process.
 
         Order: after the last namespace was entered, before Landlock.
         """
-        self._namespaces = {name: os.stat(name, dir_fd=self._namespaces_fd).st_ino for name in namespaces.NAMES}
-        os.close(self._namespaces_fd)
+        self._namespaces = {name: os.stat(f"ns/{name}", dir_fd=self.process_fd).st_ino for name in namespaces.NAMES}
+        os.close(self.process_fd)
 
     def testify(self, role: str, level: Level, landlock_abi: int) -> Attestation:
         """Read the rest and make the record."""

@@ -108,7 +108,7 @@ def confine(wanted: Confinement, kept: set[int]) -> Attestation:
             (view.enter_read_only_root if wanted.has_system_in_view else view.enter_empty_root)(wanted.mounts)
     with stage("userns", role):
         if wanted.userns_fd is not None and protections.drops_credentials:
-            uid, gid = namespaces.join_userns(wanted.userns_fd)
+            uid, gid = namespaces.join_userns(wanted.userns_fd, witness.process_fd)
     with stage("credentials", role):
         if protections.drops_credentials:
             credentials.drop_credentials(uid, gid, wanted.capabilities)

@@ -126,21 +126,26 @@ def enter_own_namespaces() -> None:
     checked(lib.native_unshare(CLONE_NEWNS | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWCGROUP), "unshare")
 
 
-def join_userns(userns_fd: int) -> tuple[int, int]:
+def join_userns(userns_fd: int, process_fd: int) -> tuple[int, int]:
     """Join the user namespace that owns the container's netns.
 
     setns() alone keeps the kernel's uid 0 and with it core_pattern; the caller must go on to one of the ids returned.
+
+    Args:
+        userns_fd: The user namespace.
+        process_fd: Our own directory in /proc, which may not be in view any more.
 
     Returns:
         A uid and a gid that are mapped there, not 0 where the map has more than one id.
     """
     checked(lib.native_setns(userns_fd, CLONE_NEWUSER), "setns user")
-    return _mapped_id("/proc/self/uid_map"), _mapped_id("/proc/self/gid_map")
+    return _mapped_id(process_fd, "uid_map"), _mapped_id(process_fd, "gid_map")
 
 
-def _mapped_id(path: str) -> int:
+def _mapped_id(process_fd: int, name: str) -> int:
     # TRUST: the kernel writes these lines; whoever made the user namespace chose the numbers, all of them valid ids.
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    # KERNEL: the file shows the map of the namespace that its reader was in when it opened it.
+    fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=process_fd)
     try:
         line = os.read(fd, 4096).split(b"\n", 1)[0]
     finally:

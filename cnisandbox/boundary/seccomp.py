@@ -99,25 +99,18 @@ _RUNTIME = [
     "membarrier",
 ]
 
-_FILES_FOR_READING = ["openat", "readlink", "readlinkat", "getdents64", "access", "faccessat", "faccessat2"]
+_FILES_FOR_READING = ["readlink", "readlinkat", "getdents64", "access", "faccessat", "faccessat2"]
 
 _NETLINK_CALLS = ["bind", "getsockname", "setsockopt", "getsockopt", "sendto", "sendmsg", "recvfrom", "recvmsg"]
 
-_STATE_CALLS = [
-    "mkdirat",
-    "mkdir",
-    "linkat",
-    "symlinkat",
-    "unlinkat",
-    "renameat",
-    "renameat2",
-    "flock",
-    "ftruncate",
-    "fchmod",
-    "utimensat",
-    "fsync",
-    "fdatasync",
-]
+_STATE_CALLS = ["linkat", "symlinkat", "unlinkat", "renameat", "renameat2", "flock", "utimensat"]
+
+# Calls that give a file its mode, and which argument the mode is. In an idmapped state directory a new file is root's
+# on disk: with the set-uid bit it would be a root shell for whoever on the host executes it.
+_S_ISUID_S_ISGID = 0o6000
+_OPEN_CALLS = {"openat": 3}
+_MODE_CALLS = {"mkdirat": 2, "fchmod": 1}
+_PROGRAM_MODE_CALLS = {"open": 2, "creat": 1, "mkdir": 1, "chmod": 1, "fchmodat": 2}
 
 # What a foreign program (Go, Rust, shell) uses that is executed for its files and its output alone: no sockets.
 _PROGRAM_CALLS = [
@@ -125,11 +118,9 @@ _PROGRAM_CALLS = [
     "alarm",
     "arch_prctl",
     "chdir",
-    "chmod",
     "clock_nanosleep",
     "close_range",
     "copy_file_range",
-    "creat",
     "dup2",
     "dup3",
     "epoll_create",
@@ -147,8 +138,6 @@ _PROGRAM_CALLS = [
     "fadvise64",
     "fallocate",
     "fchdir",
-    "fchmodat",
-    "fchown",
     "fgetxattr",
     "flock",
     "fork",
@@ -166,11 +155,9 @@ _PROGRAM_CALLS = [
     "link",
     "lstat",
     "mincore",
-    "mkdir",
     "mlock",
     "mmap",
     "mprotect",
-    "open",
     "pause",
     "pidfd_open",
     "pidfd_send_signal",
@@ -192,7 +179,6 @@ _PROGRAM_CALLS = [
     "splice",
     "stat",
     "statfs",
-    "symlink",
     "sync_file_range",
     "sysinfo",
     "tee",
@@ -242,6 +228,11 @@ class _Filter:
                     f"seccomp rule {name}",
                 )
 
+    def allow_modes(self, calls: dict[str, int]) -> None:
+        """Allow calls that give a file a mode, as long as that has neither set-uid nor set-gid bit."""
+        for name, argument in calls.items():
+            self.allow([name], Condition(argument, _S_ISUID_S_ISGID, 0))
+
     def export(self) -> bytes:
         """Compile.
 
@@ -279,6 +270,7 @@ def worker_filter(netlink_protocols: tuple[int, ...]) -> bytes:
     """
     program = _interpreter_filter()
     program.allow(_FILES_FOR_READING)
+    program.allow_modes(_OPEN_CALLS)
     program.allow(_NETLINK_CALLS)
     for protocol in netlink_protocols:
         program.allow(["socket"], Condition(0, 0xFFFFFFFF, socket.AF_NETLINK), Condition(2, 0xFFFFFFFF, protocol))
@@ -290,6 +282,7 @@ def engine_filter() -> bytes:
     program = _interpreter_filter()
     program.allow(_FILES_FOR_READING)
     program.allow(_STATE_CALLS)
+    program.allow_modes(_OPEN_CALLS | _MODE_CALLS)
     return program.export()
 
 
@@ -300,6 +293,7 @@ def delegate_filter() -> bytes:
     program.allow(_FILES_FOR_READING)
     program.allow(_STATE_CALLS)
     program.allow(_PROGRAM_CALLS)
+    program.allow_modes(_OPEN_CALLS | _MODE_CALLS | _PROGRAM_MODE_CALLS)
     program.allow(["clone"], Condition(0, _CLONE_NAMESPACES, 0))
     # clone3 hides its flags behind a pointer; ENOSYS makes the C library and Go fall back to clone.
     program.allow(["clone3"], action=_ACT_ERRNO | _ENOSYS)

@@ -147,9 +147,11 @@ class Store:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        # An error of ours is raised where directory and index agree; of any other one that cannot be said.
+        is_sound = error is None or isinstance(error, CniError)
         try:
             failures = self.release_all(reversed(self._reserved)) if error is not None else []
-            if self._is_changed and self._is_index_good:
+            if self._is_changed and self._is_index_good and is_sound:
                 self._seal()
         finally:
             self._close()
@@ -198,21 +200,18 @@ class Store:
         """
         self._is_changed = True
         self._write_new(f"{owner.container_id}{_LINE_BREAK}{owner.ifname}")
+        index, directory = self._index_directory, self._directory
         try:
-            os.link(
-                _NEW, address, src_dir_fd=self._index_directory, dst_dir_fd=self._directory, follow_symlinks=False
-            )
+            os.link(_NEW, address, src_dir_fd=index, dst_dir_fd=directory, follow_symlinks=False)
+            # ORDER: from here on the owner's DEL finds it, index or no index: the directory has lost its seal.
+            self._reserved.append((address, owner))
         except FileExistsError:
             return False
         finally:
-            os.unlink(_NEW, dir_fd=self._index_directory)
-        # ORDER: from here on the owner's DEL finds it, index or no index: the directory has lost its seal.
-        self._reserved.append((address, owner))
+            os.unlink(_NEW, dir_fd=index)
         self._update_index(self._index.add, owner, address)
         self._write_new(address)
-        os.rename(
-            _NEW, f"{_LAST_RESERVED}{set_index}", src_dir_fd=self._index_directory, dst_dir_fd=self._directory
-        )
+        os.rename(_NEW, f"{_LAST_RESERVED}{set_index}", src_dir_fd=index, dst_dir_fd=directory)
         return True
 
     def last_reserved(self, set_index: int) -> str:

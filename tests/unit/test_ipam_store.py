@@ -397,6 +397,32 @@ class TestFailure:
         assert state.reservations() == {"10.1.2.2": b"c2\r\neth0"}
         assert state.add(ETH0, SETS) == ["10.1.2.3"]
 
+    def test_failure_right_after_the_link_frees_the_address(
+        self, state: StateDirectory, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        state.add(OTHER, SETS)
+        fail(monkeypatch, "unlink", errno.EIO, lambda name, **_: name == "new")
+        with pytest.raises(IoFailure):
+            state.add(ETH0, SETS)
+        monkeypatch.undo()
+        assert state.reservations() == {"10.1.2.2": b"c2\r\neth0"}
+        assert state.add(ETH0, SETS) == ["10.1.2.3"]
+
+    @pytest.mark.parametrize("call", ["link", "rename"])
+    def test_what_could_not_be_taken_back_is_told_and_found_by_delete(
+        self, state: StateDirectory, monkeypatch: pytest.MonkeyPatch, call: str
+    ) -> None:
+        sets = range_sets("10.1.2.0/29", "2001:db8::/64")
+        fail(monkeypatch, call, errno.EIO, lambda _, name, **__: name in ("2001:db8::2", "last_reserved_ip.1"))
+        fail(monkeypatch, "unlink", errno.EROFS, lambda name, **_: name == "10.1.2.2")
+        with pytest.raises(IoFailure) as caught:
+            state.add(ETH0, sets)
+        assert caught.value.details == "release 10.1.2.2: read-only file system"
+        monkeypatch.undo()
+        assert state.reservations() == {"10.1.2.2": b"c1\r\neth0"}
+        assert state.delete(ETH0) == []
+        assert state.reservations() == {}
+
     def test_later_set_that_fails_frees_the_earlier(
         self, state: StateDirectory, monkeypatch: pytest.MonkeyPatch
     ) -> None:
