@@ -67,17 +67,19 @@ class Bridge(Plugin):
         config = parse_config(call.request.netconf, call.request.args)
         require_expressible(call.request.netconf.version, has_addresses=call.ipam.is_configured)
         layer3 = _addresses(call, config) if call.ipam.is_configured else Result()
-        bridge, host_end = _connect(call, config)
+        # Chosen here, so that nothing which the container's worker says is used on the host.
+        mac = config.mac or _random_mac()
+        bridge, host_end = _connect(call, config, mac)
         gateway = _configure_gateway(call, config, bridge, layer3)
-        container_end = _configure_container(call, config, host_end, layer3)
         if config.wants_spoofcheck:
-            _guard_against_spoofing(call, host_end, container_end)
+            _guard_against_spoofing(call, host_end, mac)
+        _configure_container(call, config, host_end, layer3)
         if config.wants_masquerade and layer3.ips:
             _masquerade(call, layer3)
         interfaces = (
             Interface(bridge.ifname, bridge.mac),
             Interface(host_end.ifname, host_end.mac),
-            Interface(container_end.ifname, container_end.mac, sandbox=call.request.netns_path),
+            Interface(call.request.ifname, mac, sandbox=call.request.netns_path),
             *((Interface(gateway.ifname, gateway.mac),) if gateway is not None else ()),
         )
         return layer3._replace(interfaces=interfaces, dns=config.dns or layer3.dns)
@@ -163,7 +165,7 @@ def _has_default(given: tuple[Route, ...], version: int) -> bool:
     return any(str(ip_interface(route.dst).network) == _DEFAULT_ROUTE[version] for route in given)
 
 
-def _connect(call: Call, config: BridgeConfig) -> tuple[Link, Link]:
+def _connect(call: Call, config: BridgeConfig, mac: str) -> tuple[Link, Link]:
     """Make the bridge, when it is not there, and a port of it whose other end is the container's interface.
 
     Returns:
@@ -183,13 +185,13 @@ def _connect(call: Call, config: BridgeConfig) -> tuple[Link, Link]:
         if bridge.is_created:
             call.undo.push(_remove_bridge, call, config.bridge)
         call.undo.push(_delete_links, call)
-        host_end = _create_pair(call, config, bridge.link)
+        host_end = _create_pair(call, config, bridge.link, mac)
     if config.vlans:
         call.host.call(set_vlans, host_end.ifindex, config.vlans, not config.keeps_default_vlan)
     return bridge.link, host_end
 
 
-def _create_pair(call: Call, config: BridgeConfig, bridge: Link) -> Link:
+def _create_pair(call: Call, config: BridgeConfig, bridge: Link, mac: str) -> Link:
     network, attachment = call.request.netconf.name, call.request.attachment
     for attempt in range(_NAME_ATTEMPTS):
         setup = VethSetup(
@@ -197,7 +199,7 @@ def _create_pair(call: Call, config: BridgeConfig, bridge: Link) -> Link:
             peer_ifname=call.request.ifname,
             peer_netns_fd=GIVEN_FD,  # the container's netns, in the host worker
             mtu=config.mtu,
-            peer_mac=config.mac or _random_mac(),
+            peer_mac=mac,
             master=bridge.ifindex,
             is_hairpin=config.is_hairpin or None,
             is_isolated=config.is_isolated,
@@ -242,18 +244,16 @@ def _configure_gateway(call: Call, config: BridgeConfig, bridge: Link, layer3: R
     return vlan_link
 
 
-def _configure_container(call: Call, config: BridgeConfig, host_end: Link, layer3: Result) -> Link:
+def _configure_container(call: Call, config: BridgeConfig, host_end: Link, layer3: Result) -> None:
     """Configure the container's end and wait until packets pass."""
-    setup = _interface_setup(call, config, layer3)
-    link = call.inside.call(configure_interface, setup)
+    call.inside.call(configure_interface, _interface_setup(call, config, layer3))
     if config.is_left_down:
-        return link
+        return
     state = call.host.call(wait_for_operstate_up, host_end.ifindex, _OPERSTATE_TIMEOUT_MS)
     if state != "up":
         raise EnvironmentFailure(f"wait for link {host_end.ifname}: bridge port in error state: {state}")
     if layer3.ips:
         call.inside.call(announce_addresses, call.request.ifname)
-    return link
 
 
 def _interface_setup(call: Call, config: BridgeConfig, layer3: Result) -> InterfaceSetup:
@@ -266,10 +266,10 @@ def _interface_setup(call: Call, config: BridgeConfig, layer3: Result) -> Interf
     )
 
 
-def _guard_against_spoofing(call: Call, host_end: Link, container_end: Link) -> None:
+def _guard_against_spoofing(call: Call, host_end: Link, mac: str) -> None:
     attachment = call.request.attachment
     call.undo.push(call.host.call, delete_spoofcheck, *attachment)
-    call.host.call(add_spoofcheck, *attachment, host_end.ifname, container_end.mac)
+    call.host.call(add_spoofcheck, *attachment, host_end.ifname, mac)
 
 
 def _masquerade(call: Call, layer3: Result) -> None:

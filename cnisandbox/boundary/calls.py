@@ -11,6 +11,9 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 TABLE: list[Callable[..., Any]] = []
 
+# Positions of what only the delegate worker may be asked; it may be asked nothing else.
+_FOR_DELEGATE: set[int] = set()
+
 
 def declared(function: Function) -> Function:
     """Declare that a worker may be asked to run `function`.
@@ -23,3 +26,19 @@ def declared(function: Function) -> Function:
     """
     TABLE.append(function)
     return function
+
+
+def declared_for_delegate(function: Function) -> Function:
+    """Declare that the delegate worker, and no other, may be asked to run `function`."""
+    _FOR_DELEGATE.add(len(TABLE))
+    return declared(function)
+
+
+def is_permitted(index: int, *, is_delegate: bool) -> bool:
+    """Say whether a worker may be asked to run what stands at a position of the table.
+
+    Args:
+        index: The position; any integer.
+        is_delegate: Whether the worker is the delegate worker.
+    """
+    return 0 <= index < len(TABLE) and (index in _FOR_DELEGATE) == is_delegate

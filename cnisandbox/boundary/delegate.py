@@ -14,10 +14,10 @@ import time
 from typing import NamedTuple, NoReturn
 
 from cnisandbox.boundary import landlock, seccomp
-from cnisandbox.boundary.calls import declared
+from cnisandbox.boundary.calls import declared_for_delegate
 from cnisandbox.boundary.confinement import Confinement
 from cnisandbox.boundary.levels import PROTECTIONS, Level
-from cnisandbox.boundary.sandbox import ServiceUser
+from cnisandbox.boundary.sandbox import DELEGATE_ROLE, ServiceUser
 from cnisandbox.boundary.state import StateDir
 from cnisandbox.boundary.view import Mount
 from cnisandbox.errors import InvalidConfig, IoFailure, quoted, reason
@@ -83,7 +83,7 @@ def delegate_worker(
     rules += [landlock.PathRule(state_dir.path, landlock.KEEP_STATE) for state_dir in state_dirs]
     rules += [landlock.PathRule("/dev/null", landlock.READ_FILE | landlock.WRITE_FILE)]
     return Confinement(
-        role="delegate worker",
+        role=DELEGATE_ROLE,
         level=level,
         uid=user.uid,
         gid=user.gid,
@@ -101,7 +101,7 @@ def delegate_worker(
     )
 
 
-@declared
+@declared_for_delegate
 def read_host_file(path: str) -> bytes:
     """Read a file as the service user can: at most 64 KiB, below /etc or where resolvers keep theirs.
 
@@ -124,7 +124,7 @@ def read_host_file(path: str) -> bytes:
         ) from error
 
 
-@declared
+@declared_for_delegate
 def find_plugin(directories: list[str], name: str) -> Found:
     """Look a plugin up: the first regular file of its name, links followed.
 
@@ -160,7 +160,7 @@ def _head(path: str) -> bytes:
         os.close(fd)
 
 
-@declared
+@declared_for_delegate
 def run_plugin(path: str, verb: str, netconf: bytes) -> Finished:
     """Execute a plugin with our environment, but for the verb.
 

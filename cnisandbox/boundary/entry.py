@@ -127,7 +127,8 @@ def _prepare(name: str, needs: Needs, environment: Environment) -> Session:
     if os.geteuid() != 0:
         raise PrivilegeNotDropped("confine plugin: only root can", "have the runtime, or sudo, execute it")
     with stage("open", "entry"):
-        user = service_user()
+        # At level root everybody stays root, for whom state directories that are mapped to the service user are no use.
+        user = ServiceUser(0, 0) if environment.level is Level.ROOT else service_user()
         own_namespaces = namespaces.inodes()
         netns = _open_netns(environment)
         attest_fd = _open_attest_file(environment.attest_path)

@@ -6,7 +6,6 @@ Order: make sandboxes before making threads; a fork copies only the thread that 
 """
 
 import fcntl
-import gc
 import os
 import pwd
 import signal
@@ -29,6 +28,7 @@ Parameters = ParamSpec("Parameters")
 Returned = TypeVar("Returned")
 
 SERVICE_USER = "cnisandbox"
+DELEGATE_ROLE = "delegate worker"
 # LIMIT: seconds for one call; enabledad waits 5 s for duplicate address detection, everything else takes milliseconds.
 CALL_TIMEOUT_S = 60.0
 
@@ -189,7 +189,8 @@ def _be_worker(wanted: Confinement, channel: Channel, given_fd: int | None, titl
     try:
         # The interpreter's own handlers are the parent's; a worker is ended by its parent or by the kernel.
         signal.signal(signal.SIGINT, signal.SIG_DFL)
-        gc.freeze()
+        # From here on, at every level; the change of uid clears it, and the stage "lifetime" sets it again.
+        prctl.set_pdeathsig(signal.SIGKILL)
         prctl.set_proctitle(f"cnisandbox: {wanted.role} {title}".rstrip())
         channel, netns_fd, userns_fd = _arrange_descriptors(wanted, channel, given_fd)
         try:
@@ -203,7 +204,7 @@ def _be_worker(wanted: Confinement, channel: Channel, given_fd: int | None, titl
             channel.send(service.describe_error(defect))
             os._exit(1)
         service.send_attestation(channel, attestation)
-        service.serve(channel)
+        service.serve(channel, is_delegate=wanted.role == DELEGATE_ROLE)
     finally:
         # Reached only by an exception that is a defect of ours: the parent sees the channel end.
         os._exit(1)

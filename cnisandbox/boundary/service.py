@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 
 from cnisandbox import errors
 from cnisandbox.boundary.attestation import Attestation
-from cnisandbox.boundary.calls import TABLE
+from cnisandbox.boundary.calls import TABLE, is_permitted
 from cnisandbox.boundary.wire import Channel, check
 from cnisandbox.errors import BoundaryViolation, CniError, DelegateFailed, KernelRefused
 
@@ -33,9 +33,16 @@ _ERROR_CLASSES: tuple[type[CniError], ...] = (
 )
 _OK, _ERROR = 0, 1
 
+# LIMIT: characters of a text that a worker puts into an error; people read it.
+_TEXT_LIMIT = 4096
 
-def serve(channel: Channel) -> NoReturn:
+
+def serve(channel: Channel, *, is_delegate: bool) -> NoReturn:
     """Answer calls until the other end is closed; any breach of the protocol ends the process.
+
+    Args:
+        channel: Our end.
+        is_delegate: Whether this is the delegate worker, which has other functions than all others.
 
     The peer asks for a position in a table that both sides have had since the fork, with values that are checked
     against the annotations here; there is no other request.
@@ -45,7 +52,7 @@ def serve(channel: Channel) -> NoReturn:
             request = channel.receive()
         except BoundaryViolation:
             os._exit(0)
-        index, arguments = _checked_request(request)
+        index, arguments = _checked_request(request, is_delegate)
         try:
             answer: object = [_OK, TABLE[index](*arguments)]
         except CniError as error:
@@ -58,9 +65,9 @@ def serve(channel: Channel) -> NoReturn:
         channel.send(answer)
 
 
-def _checked_request(request: object) -> tuple[int, list[Any]]:
+def _checked_request(request: object, is_delegate: bool) -> tuple[int, list[Any]]:
     match request:
-        case [int(index), list(arguments)] if 0 <= index < len(TABLE):
+        case [int(index), list(arguments)] if is_permitted(index, is_delegate=is_delegate):
             kinds = [kind for name, kind in TABLE[index].__annotations__.items() if name != "return"]
             if len(kinds) == len(arguments):
                 pairs = zip(arguments, kinds, strict=True)
@@ -114,6 +121,7 @@ def rebuild_error(fields: list[object]) -> CniError:
     """Turn the fields of an error message back into the error; a malformed one becomes a BoundaryViolation."""
     match fields:
         case [int(index), str(msg), str(details), str(operation), str(target), int(number)]:
+            msg, details, operation, target = (text[:_TEXT_LIMIT] for text in (msg, details, operation, target))
             if 0 <= index < len(_ERROR_CLASSES):
                 kind = _ERROR_CLASSES[index]
                 if kind is KernelRefused and 0 <= number < 4096:

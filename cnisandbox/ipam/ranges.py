@@ -26,7 +26,7 @@ class Range(NamedTuple):
         first: First address.
         last: Last address; it belongs to the range.
         prefixlen: Of the subnet.
-        gateway: Gateway of the subnet; never handed out, also where it lies in the range.
+        gateway: Gateway of the subnet, in it or not; never handed out, also where it lies in the range.
     """
 
     version: int
@@ -148,7 +148,7 @@ def parse_range(value: Value) -> Range:
         first=_address_in(network, value["rangeStart"], default_first),
         last=_address_in(network, value["rangeEnd"], default_last),
         prefixlen=network.prefixlen,
-        gateway=_address_in(network, value["gateway"], default_first),
+        gateway=_address_like(network, value["gateway"], default_first),
     )
     if part.first > part.last:
         raise value["rangeEnd"].error(f"{part.text(part.last)} comes before the first address {part.text(part.first)}")
@@ -156,11 +156,16 @@ def parse_range(value: Value) -> Range:
 
 
 def _address_in(network: IPv4Network | IPv6Network, value: Value, default: int) -> int:
+    number = _address_like(network, value, default)
+    if not int(network.network_address) <= number <= int(network.broadcast_address):
+        raise value.error(f"{value.string()} is not in network {network}")
+    return number
+
+
+def _address_like(network: IPv4Network | IPv6Network, value: Value, default: int) -> int:
     if not value.string():
         return default
     address = value.address()
     if address.version != network.version:
         raise value.error(f"{address} is not of the same IP version as network {network}")
-    if address not in network:
-        raise value.error(f"{address} is not in network {network}")
     return int(address)
