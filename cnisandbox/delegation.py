@@ -47,10 +47,11 @@ class Ipam:
     def add(self) -> Result:
         """Get addresses; what was got is given back when the ADD fails later, or has failed half-way.
 
+        Order: after it is sure that the attachment does not exist.
+
         Returns:
             The result, without interfaces.
         """
-        self._call.undo.push(self.delete)
         return self._plugin().add()
 
     def delete(self) -> None:
@@ -131,7 +132,11 @@ class _Executable:
         self._call = call
 
     def add(self) -> Result:
-        return parse_result(self._run("ADD").stdout, self._call.request.netconf.version)
+        # ORDER: before: what failed half-way is given back too, as the specification asks. The caller has made sure
+        # that the interface is not there yet, so it is never a living attachment whose addresses go.
+        self._call.undo.push(self.forward, "DEL")
+        finished = self._run("ADD")
+        return parse_result(finished.stdout, self._call.request.netconf.version)
 
     def forward(self, verb: str) -> None:
         self._run(verb)

@@ -53,6 +53,9 @@ class PluginEngine:
         """Serve the call."""
         version = _NEWEST
         try:
+            # ORDER: nothing is parsed by a process that has kept a privilege; what the kernel lacks is judged after the
+            # netconf, which may allow that.
+            verify(session.attestation, session.expectation, allows_degraded=True)
             data = _read_stdin()
             version = sniff_version(data)
             verb = session.environment.verb

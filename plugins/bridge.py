@@ -66,6 +66,7 @@ class Bridge(Plugin):
         """Connect the container; addresses first, because undoing goes backwards and gives them back last."""
         config = parse_config(call.request.netconf, call.request.args)
         require_expressible(call.request.netconf.version, has_addresses=call.ipam.is_configured)
+        _require_free_ifname(call)
         layer3 = _addresses(call, config) if call.ipam.is_configured else Result()
         # Chosen here, so that nothing which the container's worker says is used on the host.
         mac = config.mac or _random_mac()
@@ -85,13 +86,15 @@ class Bridge(Plugin):
         return layer3._replace(interfaces=interfaces, dns=config.dns or layer3.dns)
 
     def delete(self, call: Call) -> None:
-        """Disconnect the container: its link first, so that its addresses are free only when nobody has them."""
-        config = parse_config(call.request.netconf, call.request.args)
+        """Disconnect the container: its link first, so that its addresses are free only when nobody has them.
+
+        A netconf that ADD has refused must not keep a runtime from clearing up, so only what DEL needs is read of it.
+        """
         _delete_links(call)
         failures = []
         for step in (_delete_rules, _release_addresses):
             try:
-                step(call, config)
+                step(call)
             except CniError as error:
                 failures.append(error)
         if failures:
@@ -130,6 +133,13 @@ class Bridge(Plugin):
 
 
 # --- ADD ---------------------------------------------------------------------------------------------------------
+
+
+def _require_free_ifname(call: Call) -> None:
+    """Refuse an ADD for an interface that is there, before anything of that attachment could be taken away."""
+    ifname = call.request.ifname
+    if call.inside.call(get_link, ifname) is not None:
+        raise KernelRefused("create link", ifname, errno.EEXIST, f"container veth name ({ifname!r}) already exists")
 
 
 def _addresses(call: Call, config: BridgeConfig) -> Result:
@@ -184,8 +194,9 @@ def _connect(call: Call, config: BridgeConfig, mac: str) -> tuple[Link, Link]:
         bridge: EnsuredLink = call.host.call(ensure_bridge, setup)
         if bridge.is_created:
             call.undo.push(_remove_bridge, call, config.bridge)
-        call.undo.push(_delete_links, call)
         host_end = _create_pair(call, config, bridge.link, mac)
+        # ORDER: not before: when the container has the interface already, it is somebody else's, and stays.
+        call.undo.push(call.host.call, delete_link_by_index, host_end.ifindex)
     if config.vlans:
         call.host.call(set_vlans, host_end.ifindex, config.vlans, not config.keeps_default_vlan)
     return bridge.link, host_end
@@ -296,15 +307,15 @@ def _delete_links(call: Call) -> None:
         call.container.call(delete_link, attachment.ifname, "", "")
 
 
-def _delete_rules(call: Call, config: BridgeConfig) -> None:
+def _delete_rules(call: Call) -> None:
     attachment = call.request.attachment
-    if config.wants_spoofcheck:
+    if call.config["macspoofchk"].boolean():
         call.host.call(delete_spoofcheck, *attachment)
-    if config.wants_masquerade:
+    if call.config["ipMasq"].boolean():
         call.host.call(delete_masquerade, call.request.netconf.name, *attachment)
 
 
-def _release_addresses(call: Call, _: BridgeConfig) -> None:
+def _release_addresses(call: Call) -> None:
     if call.ipam.is_configured:
         call.ipam.delete()
 

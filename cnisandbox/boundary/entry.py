@@ -259,6 +259,8 @@ def _drop(
         address_space_bytes=limits.ADDRESS_SPACE_BYTES,
         dies_with_parent=False,
     )
+    with stage("open", "engine"):
+        present = _open_among(kept)
     expected = Expectation(
         role="engine",
         level=own_level,
@@ -269,7 +271,7 @@ def _drop(
         own_namespaces=own_namespaces,
         netns_inode=own_namespaces["net"],
         parent_pid=os.getppid(),
-        descriptors=tuple(_open_among(kept)),
+        descriptors=tuple(present),
         dies_with_parent=False,
     )
     return confine(wanted, kept), expected
@@ -277,7 +279,7 @@ def _drop(
 
 def _open_among(descriptors: set[int]) -> list[int]:
     """Say which of the descriptors are open: a runtime may have started us without standard error."""
-    return [fd for fd in limits.open_descriptors() if fd in descriptors]
+    return [fd for fd in sorted(descriptors) if limits.is_open(fd)]
 
 
 def _drop_for_error() -> None:

@@ -16,6 +16,8 @@ PROCESSOR_S = 60
 DESCRIPTORS = 64
 
 _HIGHEST_DESCRIPTOR = 0xFFFFFFFF
+# LIMIT: how far to look where no limit was lowered; nothing of ours opens as many.
+_MOST_DESCRIPTORS = 1024
 
 
 def lower_limits(*, file_bytes: int, processes: int, address_space_bytes: int = ADDRESS_SPACE_BYTES) -> None:
@@ -66,11 +68,13 @@ def open_descriptors() -> list[int]:
         Descriptor numbers, ascending.
     """
     highest = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    found = []
-    for fd in range(min(highest, 4096)):
-        try:
-            os.fstat(fd)
-        except OSError:
-            continue
-        found.append(fd)
-    return found
+    return [fd for fd in range(min(highest, _MOST_DESCRIPTORS)) if is_open(fd)]
+
+
+def is_open(fd: int) -> bool:
+    """Say whether a descriptor is open."""
+    try:
+        os.fstat(fd)
+    except OSError:
+        return False
+    return True

@@ -22,7 +22,14 @@ from cnisandbox.boundary.credentials import CAP_NET_ADMIN
 from cnisandbox.boundary.levels import PROTECTIONS, Level
 from cnisandbox.boundary.view import Mount
 from cnisandbox.boundary.wire import Channel, channel_pair
-from cnisandbox.errors import CniError, InvalidNetns, IsolationUnavailable, PrivilegeNotDropped, quoted
+from cnisandbox.errors import (
+    BoundaryViolation,
+    CniError,
+    InvalidNetns,
+    IsolationUnavailable,
+    PrivilegeNotDropped,
+    quoted,
+)
 
 Parameters = ParamSpec("Parameters")
 Returned = TypeVar("Returned")
@@ -79,6 +86,7 @@ class Worker:
         self._expected = expected
         self._attestation: Attestation | None = None
         self.missing: tuple[str, ...] = ()
+        self._is_over = False
 
     @property
     def descriptors(self) -> tuple[int, int]:
@@ -92,9 +100,16 @@ class Worker:
             IsolationError: it could not be confined, or its state is not what the level asks for.
         """
         if self._attestation is None:
-            self._attestation = service.receive_attestation(self._channel, self._expected.role, CALL_TIMEOUT_S)
-            self.missing = verify(self._attestation, self._expected, allows_degraded=allows_degraded)
+            self._require_session()
+            self._is_over = True  # unless what it says is what the level asks for
+            said = service.receive_attestation(self._channel, self._expected.role, CALL_TIMEOUT_S)
+            self.missing = verify(said, self._expected, allows_degraded=allows_degraded)
+            self._attestation, self._is_over = said, False
         return self._attestation
+
+    def _require_session(self) -> None:
+        if self._is_over:
+            raise BoundaryViolation(f"call {self._expected.role}: the session is over")
 
     def call(
         self, function: Callable[Parameters, Returned], *args: Parameters.args, **kwargs: Parameters.kwargs
@@ -115,8 +130,14 @@ class Worker:
         """
         if kwargs:
             raise TypeError("arguments cross the boundary by position")
+        self._require_session()
         self.attest()
-        result: Returned = service.call(self._channel, function, args, CALL_TIMEOUT_S)
+        try:
+            result: Returned = service.call(self._channel, function, args, CALL_TIMEOUT_S)
+        except BoundaryViolation:
+            # A late answer would be taken for the answer to the next call, which may be one that undoes.
+            self._is_over = True
+            raise
         return result
 
     def close(self) -> None:
@@ -189,11 +210,12 @@ def _be_worker(wanted: Confinement, channel: Channel, given_fd: int | None, titl
     try:
         # The interpreter's own handlers are the parent's; a worker is ended by its parent or by the kernel.
         signal.signal(signal.SIGINT, signal.SIG_DFL)
-        # From here on, at every level; the change of uid clears it, and the stage "lifetime" sets it again.
-        prctl.set_pdeathsig(signal.SIGKILL)
         prctl.set_proctitle(f"cnisandbox: {wanted.role} {title}".rstrip())
-        channel, netns_fd, userns_fd = _arrange_descriptors(wanted, channel, given_fd)
         try:
+            with stage("fork", wanted.role):
+                # From here on, at every level; the change of uid clears it, and the stage "lifetime" sets it again.
+                prctl.set_pdeathsig(signal.SIGKILL)
+                channel, netns_fd, userns_fd = _arrange_descriptors(wanted, channel, given_fd)
             kept = {_REQUESTS_FD, _ANSWERS_FD, _NULL_FD, *(() if given_fd is None else (GIVEN_FD,))}
             attestation = confine(wanted._replace(netns_fd=netns_fd, userns_fd=userns_fd), kept)
         except CniError as error:

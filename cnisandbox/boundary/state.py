@@ -35,6 +35,8 @@ CONFIGURATION = "/etc/cnisandbox/state-dirs"
 _CONFIGURATION_BYTES = 4096
 # KERNEL: what mount_setattr says when the file system or the kernel cannot be idmapped.
 _NO_IDMAP = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)
+# Attributes of every mount of state, mapped or not.
+_INERT = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC
 
 
 class StateDir(NamedTuple):
@@ -108,7 +110,9 @@ def _open_one(path: str, uid: int, gid: int, userns_fd: int) -> StateDir:
             if tree_fd is not None:
                 return StateDir(path, tree_fd)
         _adopt(plain_fd, uid, gid)
-        return StateDir(path, os.dup(plain_fd))
+        tree_fd = clone_tree("", plain_fd)  # a mount as well, because the delegate worker is given it as one
+        set_attributes(tree_fd, _INERT)
+        return StateDir(path, tree_fd)
     finally:
         os.close(plain_fd)
 
@@ -132,8 +136,7 @@ def _idmapped(plain_fd: int, path: str, userns_fd: int) -> int | None:
         return None
     tree_fd = clone_tree("", plain_fd)
     try:
-        attributes = MOUNT_ATTR_IDMAP | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC
-        set_attributes(tree_fd, attributes, userns_fd=userns_fd)
+        set_attributes(tree_fd, MOUNT_ATTR_IDMAP | _INERT, userns_fd=userns_fd)
         return checked(tree_fd, path)
     except OSError as error:
         os.close(tree_fd)

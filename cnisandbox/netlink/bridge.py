@@ -107,8 +107,8 @@ class Vlan(NamedTuple):
 def ensure_bridge(setup: BridgeSetup) -> EnsuredLink:
     """Make a bridge and set it up, or use the one that has the name.
 
-    Of one that was there, only what the setup asks for is changed; and an address of zeros, which no bridge can use, is
-    replaced.
+    Of one that was there, only what the setup asks for is changed; and it is kept from being configured by what a
+    container sends, and its address from changing with its ports. Zeros, which no bridge can use, are replaced.
 
     Raises:
         KernelRefused: EEXIST if the name belongs to another kind of link; EOPNOTSUPP if VLAN filtering is wanted and
@@ -123,7 +123,6 @@ def ensure_bridge(setup: BridgeSetup) -> EnsuredLink:
     if answers[0].errno == errno.EEXIST:
         return EnsuredLink(_adapted(link, setup, is_new=False), is_created=False)
     try:
-        ignore_router_advertisements(setup.ifname)  # ORDER: before it is up and could receive one
         return EnsuredLink(_adapted(link, setup, is_new=True), is_created=True)
     except BaseException:
         delete_link_by_index(link.ifindex)
@@ -247,10 +246,13 @@ def _adapted(link: Link, setup: BridgeSetup, is_new: bool) -> Link:
     if link.kind != "bridge":
         details = f'"{setup.ifname}" already exists but is not a bridge'
         raise KernelRefused("create bridge", setup.ifname, errno.EEXIST, details)
+    ignore_router_advertisements(setup.ifname)  # ORDER: before it is up and could receive one
+    # KERNEL: setting the address to what it is fixes it, but makes the neighbours of the bridge be forgotten (6.18)
+    is_fixed = is_new or bool(setup.alias and link.alias == setup.alias)
     change = LinkChange(
         is_up=None if link.is_up else True,
         is_promisc=True if setup.is_promisc and not link.is_promisc else None,
-        mac=setup.mac if link.mac == NO_MAC else None,
+        mac=setup.mac if link.mac == NO_MAC else None if is_fixed else link.mac,
         alias=setup.alias if setup.alias and is_new else None,
     )
     requests = [change_request(link.ifindex, change)] if change != LinkChange() else []

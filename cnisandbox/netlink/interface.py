@@ -155,6 +155,8 @@ def _is_on_link(route: Route) -> bool:
 
 
 def _write_settings(setup: InterfaceSetup) -> None:
+    if not setup.addresses:
+        return  # what addresses it will have, and how they are to be looked after, is then not ours to say
     # ORDER: before the link comes up, when IPv6 takes its link-local address and IPv4 announces its own (arp_notify)
     if setup.wants_dad:
         write_if_present(interface_key("ipv6", setup.ifname, "enhanced_dad"), "1")
