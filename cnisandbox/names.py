@@ -3,9 +3,8 @@
 Privilege: none.
 """
 
-from hashlib import sha512
-
 from cnisandbox.cni.netconf import Attachment
+from cnisandbox.digest import sha512_hex
 
 # LIMIT: IFALIASZ of include/uapi/linux/if_link.h is 256 with the terminating NUL.
 _ALIAS_BYTES = 255
@@ -51,4 +50,4 @@ def _attachments_mark(network: str) -> str:
 
 
 def _digest(*parts: str) -> str:
-    return sha512("\0".join(parts).encode("utf-8", "surrogateescape")).hexdigest()[:_DIGITS]
+    return sha512_hex("\0".join(parts).encode("utf-8", "surrogateescape"))[:_DIGITS]

@@ -23,7 +23,7 @@ from cnisandbox.delegation import Ipam
 from cnisandbox.errors import CniError, InvalidConfig, InvalidNetns, IoFailure, quoted, reason
 
 # Below the first state directory, beside the indexes of host-local: a name that no network can have.
-_LOCKS = ".cnisandbox/locks"
+_LOCKS = ".cnisandbox/.locks"
 
 
 class Request(NamedTuple):

@@ -78,7 +78,7 @@ class StateDirectory:
         }
 
     def index_entries(self) -> dict[str, str]:
-        return {path.name: os.readlink(path) for path in self.index_path.iterdir() if ":" in path.name}
+        return {path.name: path.read_text() for path in self.index_path.iterdir() if ":" in path.name}
 
     @contextmanager
     def foreign_lock(self) -> Iterator[None]:
@@ -120,11 +120,11 @@ class PluginHost:
         self.state = StateDirectory(path)
         self.files: dict[str, bytes] = {}
 
-    def call(self, verb: str, container_id: str = "c1", ifname: str = "eth0", args: str = "", **fields: Any) -> Any:
+    def call(self, verb: str, container_id: str = "c1", ifname: str = "eth0", cni_args: str = "", **fields: Any) -> Any:
         config = {"cniVersion": "1.1.0", "name": "net", "type": "bridge", "ipam": self.ipam} | fields
         netconf = parse_netconf(json.dumps(config).encode(), verb)
         request = SimpleNamespace(
-            netconf=netconf, args=args, container_id=container_id, attachment=Attachment(container_id, ifname)
+            netconf=netconf, args=cni_args, container_id=container_id, attachment=Attachment(container_id, ifname)
         )
         return SimpleNamespace(
             request=request,

@@ -119,6 +119,9 @@ def main(name: str, needs: Needs, engine: Engine) -> NoReturn:
         # ORDER: an error is printed after the drop too. Where even that is refused there is no privilege to lose.
         _drop_for_error()
         engine.fail(error)
+    except Exception as error:  # noqa: BLE001 - whatever it is, it ends the call without privilege and without traceback
+        _drop_for_error()
+        engine.fail(PrivilegeNotDropped(f"confine {name}: {type(error).__name__}: {error}"))
     engine.run(session)
 
 
@@ -289,6 +292,6 @@ def _drop_for_error() -> None:
     try:
         kept = set(_STANDARD_DESCRIPTORS)
         _drop(Level.HARDENED, service_user(), (), kept, namespaces.inodes())
-    except (CniError, OSError):
+    except Exception:  # noqa: BLE001
         # What failed is reported by the error that brought us here; from here on only a constant JSON shape is written.
         return

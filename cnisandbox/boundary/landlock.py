@@ -18,14 +18,14 @@ REMOVE_DIR = 1 << 4
 REMOVE_FILE = 1 << 5
 MAKE_DIR = 1 << 7
 MAKE_REG = 1 << 8
-MAKE_SYM = 1 << 12
 REFER = 1 << 13
 TRUNCATE = 1 << 14
 
 READ = READ_FILE | READ_DIR
 READ_WRITE = READ | WRITE_FILE | TRUNCATE
-# What a state directory needs: files, links between its folders, and the folders themselves.
-KEEP_STATE = READ_WRITE | REMOVE_DIR | REMOVE_FILE | MAKE_DIR | MAKE_REG | MAKE_SYM | REFER
+# What a state directory needs: files, hard links between its folders, and the folders themselves. No symbolic links: a
+# root-run reference plugin would write through one that stands where it expects a file.
+KEEP_STATE = READ_WRITE | REMOVE_DIR | REMOVE_FILE | MAKE_DIR | MAKE_REG | REFER
 
 # Rights by ABI: number of file system rights, of network rights, of scopes, and size of the attribute struct.
 _LADDER = {1: (13, 0, 0, 8), 2: (14, 0, 0, 8), 3: (15, 0, 0, 8), 4: (15, 2, 0, 16), 5: (16, 2, 0, 16)}

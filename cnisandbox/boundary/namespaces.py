@@ -26,6 +26,9 @@ from cnisandbox.errors import InvalidNetns, quoted, reason
 # The namespaces that a worker's attestation lists, by their name in /proc/PID/ns.
 NAMES = ("cgroup", "ipc", "mnt", "net", "pid", "user", "uts")
 
+# LIMIT: bytes of a map that are looked at; the kernel shows whole lines, up to a page of them in one read.
+_MAP_BYTES = 4096
+
 
 class Netns(NamedTuple):
     """An open network namespace.
@@ -143,14 +146,21 @@ def join_userns(userns_fd: int, process_fd: int) -> tuple[int, int]:
 
 
 def _mapped_id(process_fd: int, name: str) -> int:
+    """Choose the last id of the longest range: it is the least likely to be anybody's.
+
+    Raises:
+        OSError: no id is mapped, or none but the kernel's root.
+    """
     # TRUST: the kernel writes these lines; whoever made the user namespace chose the numbers, all of them valid ids.
     # KERNEL: the file shows the map of the namespace that its reader was in when it opened it.
     fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=process_fd)
     try:
-        line = os.read(fd, 4096).split(b"\n", 1)[0]
+        ranges = [tuple(int(word) for word in line.split()) for line in os.read(fd, _MAP_BYTES).splitlines()]
     finally:
         os.close(fd)
-    inside, _, count = (int(word) for word in line.split())
+    inside, outside, count = max(ranges, key=lambda item: item[2], default=(0, 0, 1))
+    if outside + count - 1 == 0:
+        raise OSError(errno.EPERM, "it maps no id but root's", name)
     return inside + count - 1
 
 

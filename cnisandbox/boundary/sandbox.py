@@ -178,13 +178,14 @@ def spawn(
     with stage("channel", wanted.role):
         ours, theirs = channel_pair(wanted.role, "engine")
     with stage("fork", wanted.role):
-        if has_own_pid_namespace and pid_namespaces is not None:
-            pid_namespaces.before_fork()
-        pid = os.fork()
+        try:
+            pid = _fork(pid_namespaces if has_own_pid_namespace else None)
+        except OSError:
+            ours.close()
+            theirs.close()
+            raise
         if pid == 0:
             _be_worker(wanted, theirs, given_fd, title)
-        if has_own_pid_namespace and pid_namespaces is not None:
-            pid_namespaces.after_fork()
     theirs.close()
     descriptors = (_REQUESTS_FD, _ANSWERS_FD, _NULL_FD, *(() if given_fd is None else (GIVEN_FD,)))
     mask = sum(1 << capability for capability in wanted.capabilities)
@@ -203,6 +204,21 @@ def spawn(
         dies_with_parent=True,
     )
     return Worker(pid, ours, expected)
+
+
+def _fork(pid_namespaces: namespaces.NewPidNamespaces | None) -> int:
+    """Fork, into a pid namespace where there is one to be made; whatever happens, later children are born in ours."""
+    if pid_namespaces is None:
+        return os.fork()
+    pid_namespaces.before_fork()
+    try:
+        pid = os.fork()
+    except OSError:
+        pid_namespaces.after_fork()
+        raise
+    if pid:
+        pid_namespaces.after_fork()
+    return pid
 
 
 def _be_worker(wanted: Confinement, channel: Channel, given_fd: int | None, title: str) -> NoReturn:
@@ -344,8 +360,8 @@ class Sandbox:
                 namespaces.close_netns(netns)
         try:
             self._worker.attest(allows_degraded=self._allows_degraded)
-        except CniError:
-            self._worker.close()
+        except BaseException as error:
+            self.__exit__(type(error), error, None)
             raise
         return self
 
@@ -354,6 +370,7 @@ class Sandbox:
     ) -> None:
         if self._worker is not None:
             self._worker.close()
+            self._worker = None  # its descriptors' numbers may soon be somebody else's
 
     @property
     def attestation(self) -> Attestation:

@@ -1,14 +1,15 @@
 """Which addresses an attachment holds, without reading every reservation.
 
 The reservations are one file per address, each with the name of its owner; the reference plugin finds what an owner has
-by reading all of them. The index is the reverse: one symbolic link per owner, whose text is the list of its addresses.
-Symbolic links, because they are small records that appear and disappear in one step: nobody reads half of one.
+by reading all of them. The index is the reverse: one file per owner, whose text is the list of its addresses. It is
+written under another name and renamed, so nobody reads half of it. (A symbolic link would be a smaller record, but the
+engine may not make any: a root-run reference plugin would write through one that stands where it expects a file.)
 
     <dataDir>/.cnisandbox/<network>/
-        <container id>:<ifname>  ->  "10.1.2.3 2001:db8::3"     an attachment
-        <container id>:          ->  "10.1.2.9"                 a record of the old format, which has no ifname
-        seal                     ->  "<mtime> <inode> <boot id>"
-        new                      a file on its way into the store; never there between two operations
+        <container id>:<ifname>     "10.1.2.3 2001:db8::3"     an attachment
+        <container id>:             "10.1.2.9"                 a record of the old format, which has no ifname
+        seal                        "<mtime> <inode> <boot id>"
+        new                         a file on its way into the store or the index; never there between two operations
 
 It is a cache. It is believed only while its seal fits the directory that it describes (store.py says how), and what it
 says is verified against the reservation before anything is done with it. Losing it costs one reading of everything.
@@ -17,6 +18,7 @@ Privilege: none.
 """
 
 import contextlib
+import errno
 import os
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
@@ -31,8 +33,13 @@ _UNLISTED = "*"
 _ID_LIMIT = 200
 _NAME_LIMIT = 255
 
-# LIMIT: XFS keeps 1023 bytes in a symbolic link, ext4 4095.
+# LIMIT: an attachment has one address of each range set; somebody's hundred are found by reading every reservation.
 _TEXT_LIMIT = 1000
+
+# A file on its way, here or into the store, whose lock keeps everybody else from it.
+NEW = "new"
+_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 class Seal(NamedTuple):
@@ -73,9 +80,9 @@ class Index:
     def seal(self) -> Seal | None:
         """Read the seal; None when there is none that can be read."""
         try:
-            mtime_ns, inode, boot_id = os.readlink(_SEAL, dir_fd=self._fd).split(" ")
+            mtime_ns, inode, boot_id = self._text(_SEAL).split(" ")
             return Seal(int(mtime_ns), int(inode), boot_id)
-        except (FileNotFoundError, ValueError):
+        except ValueError:
             return None
 
     def put_seal(self, seal: Seal) -> None:
@@ -123,15 +130,58 @@ class Index:
 
     def _text(self, name: str) -> str:
         try:
-            return os.readlink(name, dir_fd=self._fd)
+            fd = os.open(name, _READ, dir_fd=self._fd)
         except FileNotFoundError:
             return ""
+        except OSError as error:
+            if error.errno == errno.ELOOP:  # a link is nothing of ours
+                return ""
+            raise
+        try:
+            return os.fsdecode(os.read(fd, _TEXT_LIMIT))
+        finally:
+            os.close(fd)
 
     def _put(self, name: str, text: str) -> None:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(name, dir_fd=self._fd)
-        if text:
-            os.symlink(text, name, dir_fd=self._fd)
+        if not text:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(name, dir_fd=self._fd)
+            return
+        write_new(self._fd, text)
+        try:
+            os.rename(NEW, name, src_dir_fd=self._fd, dst_dir_fd=self._fd)
+        except OSError:
+            remove_new(self._fd)
+            raise
+
+
+def write_new(directory_fd: int, text: str) -> None:
+    """Write the file that is on its way.
+
+    Raises:
+        OSError: it cannot be made or written; it is not there then.
+    """
+    fd = os.open(NEW, _CREATE, 0o600, dir_fd=directory_fd)
+    data = os.fsencode(text)
+    try:
+        if os.write(fd, data) != len(data):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    except OSError:
+        remove_new(directory_fd)
+        raise
+    finally:
+        os.close(fd)
+
+
+def remove_new(directory_fd: int) -> None:
+    """Remove what a process that died, or a write that failed, has left half-way.
+
+    Unlinked, not used again: a process that died between link() and unlink() left a second name of a reservation.
+
+    Order: under the store's lock, so that nobody is at it.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(NEW, dir_fd=directory_fd)
 
 
 def _texts(records: Iterable[tuple[str, Attachment]]) -> dict[str, str]:

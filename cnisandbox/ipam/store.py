@@ -34,7 +34,6 @@ flock(2); Linux Documentation/filesystems/multigrain-ts.rst.
 """
 
 import contextlib
-import errno
 import fcntl
 import os
 import time
@@ -45,10 +44,9 @@ from typing import NamedTuple
 
 from cnisandbox.cni.netconf import Attachment
 from cnisandbox.errors import CniError, IoFailure, TryAgain, reason
-from cnisandbox.ipam.index import Index, Seal, entry_name
+from cnisandbox.ipam.index import NEW, Index, Seal, entry_name, remove_new, write_new
 
 _LOCK = "lock"
-_NEW = "new"
 _INDEX = ".cnisandbox"
 _LAST_RESERVED = "last_reserved_ip."
 _LINE_BREAK = "\r\n"
@@ -56,7 +54,6 @@ _LINE_BREAK = "\r\n"
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # NONBLOCK: somebody's fifo must not hold the lock
 _OPEN_LOCK = os.O_RDONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 _HOUR_NS = 3600 * 10**9
 _LOCK_ATTEMPTS = 10
@@ -151,6 +148,9 @@ class Store:
         is_sound = error is None or isinstance(error, CniError)
         try:
             failures = self.release_all(reversed(self._reserved)) if error is not None else []
+            if error is not None and self._is_changed:
+                with contextlib.suppress(OSError):  # the next operation tries again
+                    remove_new(self._index_directory)
             if self._is_changed and self._is_index_good and is_sound:
                 self._seal()
         finally:
@@ -199,19 +199,19 @@ class Store:
             False if it is taken.
         """
         self._is_changed = True
-        self._write_new(f"{owner.container_id}{_LINE_BREAK}{owner.ifname}")
+        write_new(self._index_directory, f"{owner.container_id}{_LINE_BREAK}{owner.ifname}")
         index, directory = self._index_directory, self._directory
         try:
-            os.link(_NEW, address, src_dir_fd=index, dst_dir_fd=directory, follow_symlinks=False)
+            os.link(NEW, address, src_dir_fd=index, dst_dir_fd=directory, follow_symlinks=False)
             # ORDER: from here on the owner's DEL finds it, index or no index: the directory has lost its seal.
             self._reserved.append((address, owner))
         except FileExistsError:
             return False
         finally:
-            os.unlink(_NEW, dir_fd=index)
+            os.unlink(NEW, dir_fd=index)
         self._update_index(self._index.add, owner, address)
-        self._write_new(address)
-        os.rename(_NEW, f"{_LAST_RESERVED}{set_index}", src_dir_fd=index, dst_dir_fd=directory)
+        write_new(self._index_directory, address)
+        os.rename(NEW, f"{_LAST_RESERVED}{set_index}", src_dir_fd=index, dst_dir_fd=directory)
         return True
 
     def last_reserved(self, set_index: int) -> str:
@@ -277,6 +277,7 @@ class Store:
 
     def _open_index(self, data_fd: int) -> None:
         self._index_directory = self._open_index_directory(data_fd)
+        remove_new(self._index_directory)
         self._index = Index(self._index_directory)
         seal = self._index.seal()
         is_sealed = seal is not None and (seal.mtime_ns, seal.inode) == _mtime_and_inode(self._directory)
@@ -356,21 +357,6 @@ class Store:
         except FileNotFoundError:
             return False
         return status.st_mtime < self._boot.time_s
-
-    def _write_new(self, text: str) -> None:
-        try:
-            fd = os.open(_NEW, _CREATE, 0o600, dir_fd=self._index_directory)
-        except FileExistsError:
-            # ORDER: unlinked, not truncated: a process that died between link() and unlink() left a second name of a
-            # reservation here. It is nobody's at work, because the lock is ours.
-            os.unlink(_NEW, dir_fd=self._index_directory)
-            fd = os.open(_NEW, _CREATE, 0o600, dir_fd=self._index_directory)
-        data = os.fsencode(text)
-        try:
-            if os.write(fd, data) != len(data):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        finally:
-            os.close(fd)
 
     def _remove(self, address: str, owner: Attachment) -> None:
         self._is_changed = True

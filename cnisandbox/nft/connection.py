@@ -8,10 +8,10 @@ pselect6, getpid, close, and what allocates memory. It writes to stderr when the
 Source: libnftables(3), libnftables-json(5), nftables 1.0.6; net/netfilter/nf_tables_api.c, Linux 6.18.
 """
 
+import _socket  # the C module: `socket` takes 3 ms to make its enums
 import errno
 import json
 import os
-import socket
 from collections.abc import Callable
 from typing import Any
 
@@ -154,7 +154,7 @@ def _connected(operation: str, target: str) -> Any:
 def _require_netfilter(operation: str, target: str) -> None:
     """Fail where libnftables would not: it ends the whole process when it cannot open its socket."""
     try:
-        socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_NETFILTER).close()
+        _socket.socket(_socket.AF_NETLINK, _socket.SOCK_RAW, _NETLINK_NETFILTER).close()
     except OSError as error:
         raise KernelRefused(operation, target, error.errno or 0, "cannot open a netfilter netlink socket") from error
 

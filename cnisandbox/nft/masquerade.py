@@ -42,11 +42,11 @@ caller can masquerade an address that is not its own, or stop masquerading one: 
 """
 
 from collections.abc import Collection
-from hashlib import sha512
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_interface, ip_network
 from typing import Any, NamedTuple
 
 from cnisandbox.boundary.calls import declared
+from cnisandbox.digest import sha512_hex
 from cnisandbox.errors import InvalidConfig, quoted
 from cnisandbox.nft import reference
 from cnisandbox.nft.connection import Command, chains_of, listed, rules_of, transact
@@ -169,7 +169,7 @@ def gc_masquerade(network: str, valid: list[Owner]) -> None:
 
 
 def _digest(text: str) -> str:
-    return sha512(text.encode()).hexdigest()[:16]
+    return sha512_hex(text.encode())[:16]
 
 
 def _key(network: str, container_id: str, ifname: str) -> str:

@@ -15,8 +15,8 @@ pkg/utils/utils.go.
 """
 
 from collections.abc import Callable
-from hashlib import sha512
 
+from cnisandbox.digest import sha512_hex
 from cnisandbox.errors import quoted
 from cnisandbox.nft.connection import Command, rules_of, transact
 from cnisandbox.nft.statements import Table, jump
@@ -29,7 +29,7 @@ _IPTABLES_CHAIN = "POSTROUTING"
 
 def iptables_chain(network: str, container_id: str) -> str:
     """Name the chain of an attachment, as the reference does; the interface's name is not part of it."""
-    return "CNI-" + sha512((network + container_id).encode()).hexdigest()[:24]
+    return "CNI-" + sha512_hex((network + container_id).encode())[:24]
 
 
 def delete_iptables_rules(network: str, container_id: str) -> None:

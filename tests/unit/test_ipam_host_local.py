@@ -61,7 +61,7 @@ class TestAdd:
         assert sorted(host.state.reservations()) == GIVEN
 
     def test_requested_addresses_from_cni_args_and_capabilities(self, host: PluginHost) -> None:
-        result = host.add(args="IP=10.1.2.5", runtimeConfig={"ips": ["2001:db8::9/64"]})
+        result = host.add(cni_args="IP=10.1.2.5", runtimeConfig={"ips": ["2001:db8::9/64"]})
         assert [ip.address for ip in result.ips] == ["10.1.2.5/29", "2001:db8::9/64"]
 
 
@@ -73,7 +73,7 @@ class TestDelete:
 
     def test_needs_no_ranges_and_no_valid_cni_args(self, host: PluginHost) -> None:
         host.add()
-        HostLocal().delete(host.call("DEL", args="nonsense", ipam={"type": "host-local", "ranges": 7}))
+        HostLocal().delete(host.call("DEL", cni_args="nonsense", ipam={"type": "host-local", "ranges": 7}))
         assert host.state.reservations() == {}
 
     def test_unknown_attachment_and_unknown_network_succeed(self, host: PluginHost) -> None:

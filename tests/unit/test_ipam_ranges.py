@@ -22,6 +22,7 @@ def parsed(raw: Any) -> str:
         ({"subnet": "10.1.2.0/30"}, "10.1.2.1-10.1.2.2 gw 10.1.2.1 /30"),
         ({"subnet": "10.1.2.0/24", "gateway": ""}, "10.1.2.1-10.1.2.254 gw 10.1.2.1 /24"),
         ({"subnet": "10.1.2.0/24", "gateway": "10.1.2.99"}, "10.1.2.1-10.1.2.254 gw 10.1.2.99 /24"),
+        ({"subnet": "10.1.2.0/24", "gateway": "10.9.9.9"}, "10.1.2.1-10.1.2.254 gw 10.9.9.9 /24"),
         ({"subnet": "10.1.2.0/24", "rangeStart": "10.1.2.0"}, "10.1.2.0-10.1.2.254 gw 10.1.2.1 /24"),
         ({"subnet": "10.1.2.0/24", "rangeEnd": "10.1.2.255"}, "10.1.2.1-10.1.2.255 gw 10.1.2.1 /24"),
         (
@@ -48,8 +49,8 @@ def test_range_defaults(raw: Any, expected: str) -> None:
         ({"subnet": "10.1.2.3/32"}, "ipam.ranges[0][0].subnet: network 10.1.2.3/32 is too small to allocate from"),
         ({"subnet": "fd00::/127"}, "ipam.ranges[0][0].subnet: network fd00::/127 is too small to allocate from"),
         (
-            {"subnet": "10.1.2.0/24", "gateway": "10.1.3.1"},
-            "ipam.ranges[0][0].gateway: 10.1.3.1 is not in network 10.1.2.0/24",
+            {"subnet": "10.1.2.0/24", "gateway": "2001:db8::1"},
+            "ipam.ranges[0][0].gateway: 2001:db8::1 is not of the same IP version as network 10.1.2.0/24",
         ),
         (
             {"subnet": "10.1.2.0/24", "rangeStart": "2001:db8::1"},
