@@ -157,17 +157,14 @@ class Call:
             name: Of the lock, such as "bridge-cni0"; without '/'.
 
         Raises:
-            IoFailure: the lock's file cannot be opened.
+            IoFailure: the lock's file cannot be opened or locked.
         """
         directory_fd = _open_below(self._session.state_dirs[0].fd, _LOCKS, _LOCKS)
         try:
-            lock_fd = os.open(name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600, dir_fd=directory_fd)
-        except OSError as error:
-            raise IoFailure(f"open lock {quoted(name)}: {reason(error)}") from error
+            lock_fd = _take_lock(directory_fd, name)
         finally:
             os.close(directory_fd)
         try:
-            fcntl.flock(lock_fd, fcntl.LOCK_EX)
             yield
         finally:
             os.close(lock_fd)
@@ -192,10 +189,23 @@ def _needed(worker: Worker | None, which: str) -> Worker:
     return worker
 
 
+def _take_lock(directory_fd: int, name: str) -> int:
+    lock_fd = -1
+    try:
+        lock_fd = os.open(name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600, dir_fd=directory_fd)
+        fcntl.flock(lock_fd, fcntl.LOCK_EX)
+    except OSError as error:
+        if lock_fd >= 0:
+            os.close(lock_fd)
+        raise IoFailure(f"take lock {quoted(name)}: {reason(error)}") from error
+    return lock_fd
+
+
 def _open_below(root_fd: int, relative: str, path: str) -> int:
     flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
-    fd = os.open(".", flags, dir_fd=root_fd)
+    fd = -1
     try:
+        fd = os.open(".", flags, dir_fd=root_fd)
         for part in relative.split("/") if relative else ():
             outer_fd = fd
             with contextlib.suppress(FileExistsError):
@@ -203,7 +213,8 @@ def _open_below(root_fd: int, relative: str, path: str) -> int:
             fd = os.open(part, flags, dir_fd=outer_fd)
             os.close(outer_fd)
     except OSError as error:
-        os.close(fd)
+        if fd >= 0:
+            os.close(fd)
         raise IoFailure(f"open state directory {quoted(path)}: {reason(error)}") from error
     return fd
 

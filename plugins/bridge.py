@@ -19,7 +19,7 @@ from cnisandbox.boundary.entry import Needs
 from cnisandbox.boundary.sandbox import GIVEN_FD
 from cnisandbox.bridge_config import BridgeConfig, parse_config
 from cnisandbox.cni.result import Address, Interface, Result, Route, require_expressible
-from cnisandbox.errors import CheckFailed, CniError, EnvironmentFailure, KernelRefused, quoted
+from cnisandbox.errors import CheckFailed, CniError, EnvironmentFailure, KernelRefused, NotAvailable, quoted
 from cnisandbox.names import attachment_alias, host_ifname, is_of_network, network_alias
 from cnisandbox.netlink import routes
 from cnisandbox.netlink.addresses import ensure_addresses
@@ -127,7 +127,7 @@ class Bridge(Plugin):
         config = parse_config(call.request.netconf, "")
         link = call.host.call(get_link, config.bridge)
         if link is not None and link.kind != "bridge":
-            raise EnvironmentFailure(f"use link {config.bridge}: it is not a bridge")
+            raise NotAvailable(f"use link {config.bridge}: it is not a bridge")
         if call.ipam.is_configured:
             call.ipam.status()
 
@@ -210,6 +210,7 @@ def _create_pair(call: Call, config: BridgeConfig, bridge: Link, mac: str) -> Li
             peer_ifname=call.request.ifname,
             peer_netns_fd=GIVEN_FD,  # the container's netns, in the host worker
             mtu=config.mtu,
+            mac=_random_mac(),
             peer_mac=mac,
             master=bridge.ifindex,
             is_hairpin=config.is_hairpin or None,
@@ -356,6 +357,14 @@ def _prev_interfaces(call: Call) -> tuple[Interface, ...]:
     return prev_result.interfaces if prev_result is not None else ()
 
 
+def _own_addresses(call: Call) -> tuple[Address, ...]:
+    """List the addresses of prevResult that are the container's interface's; later plugins may have added others."""
+    prev_result = call.request.netconf.prev_result or Result()
+    numbered = enumerate(prev_result.interfaces)
+    own = {None, *(index for index, item in numbered if item.name == call.request.ifname and item.sandbox)}
+    return tuple(ip for ip in prev_result.ips if ip.interface in own)
+
+
 def _checked_bridge(call: Call, config: BridgeConfig) -> Link:
     link = call.host.call(get_link, config.bridge)
     if link is None or link.kind != "bridge":
@@ -372,19 +381,14 @@ def _checked_bridge(call: Call, config: BridgeConfig) -> Link:
 def _checked_container(call: Call, config: BridgeConfig) -> Link:
     """Check the container's end: the link, and those addresses and routes of prevResult that are its own."""
     request = call.request
-    listed = [
-        (index, interface)
-        for index, interface in enumerate(_prev_interfaces(call))
-        if interface.name == request.ifname and interface.sandbox
-    ]
+    listed = [item for item in _prev_interfaces(call) if item.name == request.ifname and item.sandbox]
     if not listed:
         raise CheckFailed(f"check link {request.ifname}: prevResult does not list it")
-    index, interface = listed[0]
+    interface = listed[0]
     if interface.sandbox != request.netns_path:
         raise CheckFailed(f"check link {request.ifname}: prevResult has it in {quoted(interface.sandbox)}")
     prev_result = request.netconf.prev_result or Result()
-    own = tuple(ip for ip in prev_result.ips if ip.interface in (index, None))
-    expected = prev_result._replace(ips=own)
+    expected = prev_result._replace(ips=_own_addresses(call))
     state = call.inside.call(check_interface, _interface_setup(call, config, expected))
     if state is None or state.link.kind != "veth":
         raise CheckFailed(f"check link {request.ifname}: {'it is not a veth' if state else 'it does not exist'}")
@@ -420,8 +424,7 @@ def _checked_port(call: Call, config: BridgeConfig, bridge: Link, container_end:
 
 def _check_rules(call: Call, config: BridgeConfig, host_end: Link, container_end: Link) -> None:
     attachment = call.request.attachment
-    prev_result = call.request.netconf.prev_result or Result()
-    addresses = [ip.address for ip in prev_result.ips]
+    addresses = [ip.address for ip in _own_addresses(call)]
     owner = (call.request.netconf.name, *attachment)
     if config.wants_masquerade and addresses and not call.host.call(has_masquerade, *owner, addresses):
         raise CheckFailed(f"check masquerading of {', '.join(addresses)}: a rule is missing")

@@ -48,6 +48,7 @@ FEATURES: dict[str, tuple[str, ...]] = {
     "iptables-nft": ("iptables-nft -w -t nat -S",),
     "ip6tables-nft": ("ip6tables-nft -w -t nat -S",),
     "iptables-legacy": ("iptables-legacy -w -t nat -S",),
+    "modules": ("test -e /proc/sys/kernel/modprobe",),
     "ipv6": ("test -e /proc/sys/net/ipv6/conf/all/disable_ipv6",),
     "overlay": (
         "mount -t tmpfs probe /mnt",

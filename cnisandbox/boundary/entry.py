@@ -207,6 +207,13 @@ def _fork_workers(
     host = container = delegate = None
     with stage("fork", "entry"):
         pid_namespaces = namespaces.NewPidNamespaces()
+    # ORDER: the one that takes longest to confine first.
+    if needs.delegate:
+        own_state_dirs = open_state_dirs(*user)
+        wanted = delegate_worker(_level_without_network(level), user, own_state_dirs, environment.plugin_dirs)
+        delegate = spawn(wanted, own_namespaces, None, None, pid_namespaces, title)
+        for state_dir in own_state_dirs:
+            os.close(state_dir.fd)
     if needs.container and netns is not None:
         wanted = network_worker("container worker", level, user, netns)
         container = spawn(wanted, own_namespaces, None, netns.inode, pid_namespaces, title)
@@ -215,12 +222,6 @@ def _fork_workers(
         wanted = network_worker("host worker", level, user, None, protocols)
         # The host worker has CAP_NET_ADMIN where all links of the host are; the container's netns is no more than that.
         host = spawn(wanted, own_namespaces, netns.fd if netns else None, None, pid_namespaces, title)
-    if needs.delegate:
-        own_state_dirs = open_state_dirs(*user)
-        wanted = delegate_worker(_level_without_network(level), user, own_state_dirs, environment.plugin_dirs)
-        delegate = spawn(wanted, own_namespaces, None, None, pid_namespaces, title)
-        for state_dir in own_state_dirs:
-            os.close(state_dir.fd)
     pid_namespaces.close()
     if netns is not None:
         namespaces.close_netns(netns)

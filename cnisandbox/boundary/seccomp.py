@@ -10,6 +10,7 @@ Source: seccomp(2), seccomp_rule_add(3) of libseccomp 2.5.
 """
 
 import _socket  # the C module: `socket` takes 3 ms to make its enums
+import fcntl
 import os
 from typing import Any, NamedTuple
 
@@ -54,7 +55,6 @@ _RUNTIME = [
     "select",
     "pselect6",
     "dup",
-    "fcntl",
     "fstat",
     "newfstatat",
     "statx",
@@ -90,7 +90,6 @@ _RUNTIME = [
     "sched_getaffinity",
     "exit",
     "exit_group",
-    "tgkill",
     "rseq",
     "set_robust_list",
     "set_tid_address",
@@ -101,16 +100,26 @@ _RUNTIME = [
 
 _FILES_FOR_READING = ["readlink", "readlinkat", "getdents64", "access", "faccessat", "faccessat2"]
 
-_NETLINK_CALLS = ["bind", "getsockname", "setsockopt", "getsockopt", "sendto", "sendmsg", "recvfrom", "recvmsg"]
+_NETLINK_CALLS = ["bind", "getsockname", "getsockopt", "sendto", "sendmsg", "recvfrom", "recvmsg"]
+
+# Level and name of what may be set on a socket: netlink's own options, buffers, time limits. SO_ATTACH_FILTER is not
+# among them: it hands the kernel code to compile.
+_SOL_SOCKET, _SOL_NETLINK = 1, 270
+_SO_SNDBUF, _SO_RCVBUF, _SO_RCVTIMEO, _SO_SNDTIMEO, _SO_SNDBUFFORCE, _SO_RCVBUFFORCE = 7, 8, 20, 21, 32, 33
+_SOCKET_OPTIONS = (_SO_SNDBUF, _SO_RCVBUF, _SO_RCVTIMEO, _SO_SNDTIMEO, _SO_SNDBUFFORCE, _SO_RCVBUFFORCE)
 
 _STATE_CALLS = ["linkat", "unlinkat", "renameat", "renameat2", "flock", "utimensat"]
+
+# Duplicating, and the close-on-exec flag. F_SETFL would let the engine clear O_APPEND of the file that keeps the
+# attestations and overwrite earlier ones; F_SETOWN has the kernel send signals in a process's name.
+_FCNTL_COMMANDS = (fcntl.F_DUPFD, fcntl.F_DUPFD_CLOEXEC, fcntl.F_GETFD, fcntl.F_SETFD, fcntl.F_GETFL)
 
 # Calls that give a file its mode, and which argument the mode is. In an idmapped state directory a new file is root's
 # on disk: with the set-uid bit it would be a root shell for whoever on the host executes it.
 _S_ISUID_S_ISGID = 0o6000
 _OPEN_CALLS = {"openat": 3}
-_MODE_CALLS = {"mkdirat": 2, "fchmod": 1}
-_PROGRAM_MODE_CALLS = {"open": 2, "creat": 1, "mkdir": 1, "chmod": 1, "fchmodat": 2}
+_MODE_CALLS = {"mkdirat": 2}
+_PROGRAM_MODE_CALLS = {"fchmod": 1, "open": 2, "creat": 1, "mkdir": 1, "chmod": 1, "fchmodat": 2}
 
 # What a foreign program (Go, Rust, shell) uses that is executed for its files and its output alone: no sockets.
 _PROGRAM_CALLS = [
@@ -251,6 +260,8 @@ class _Filter:
 def _interpreter_filter() -> _Filter:
     program = _Filter()
     program.allow(_RUNTIME)
+    for command in _FCNTL_COMMANDS:
+        program.allow(["fcntl"], Condition(1, 0xFFFFFFFF, command))
     # Memory may be mapped, never made executable: all code is loaded.
     program.allow(["mmap", "mprotect"], Condition(2, _PROT_EXEC, 0))
     # prlimit64 of ourselves, to read; a second argument would set, a first one would be somebody else.
@@ -272,6 +283,10 @@ def worker_filter(netlink_protocols: tuple[int, ...]) -> bytes:
     program.allow(_FILES_FOR_READING)
     program.allow_modes(_OPEN_CALLS)
     program.allow(_NETLINK_CALLS)
+    program.allow(["setsockopt"], Condition(1, 0xFFFFFFFF, _SOL_NETLINK))
+    for option in _SOCKET_OPTIONS:
+        program.allow(["setsockopt"], Condition(1, 0xFFFFFFFF, _SOL_SOCKET), Condition(2, 0xFFFFFFFF, option))
+    program.allow(["fcntl"], Condition(1, 0xFFFFFFFF, fcntl.F_SETFL))  # libnftables makes its socket non-blocking
     for protocol in netlink_protocols:
         program.allow(["socket"], Condition(0, 0xFFFFFFFF, _socket.AF_NETLINK), Condition(2, 0xFFFFFFFF, protocol))
     return program.export()
@@ -290,6 +305,7 @@ def delegate_filter() -> bytes:
     """Compile the filter of the delegate worker: what a program needs that reads and writes files; no socket."""
     program = _Filter()
     program.allow(_RUNTIME)
+    program.allow(["fcntl", "tgkill"])  # the threads of a Go program interrupt each other
     program.allow(_FILES_FOR_READING)
     program.allow(_STATE_CALLS)
     program.allow(_PROGRAM_CALLS)

@@ -67,7 +67,7 @@ def serve(channel: Channel, *, is_delegate: bool) -> NoReturn:
 
 def _checked_request(request: object, is_delegate: bool) -> tuple[int, list[Any]]:
     match request:
-        case [int(index), list(arguments)] if is_permitted(index, is_delegate=is_delegate):
+        case [int(index), list(arguments)] if type(index) is int and is_permitted(index, is_delegate=is_delegate):
             kinds = [kind for name, kind in TABLE[index].__annotations__.items() if name != "return"]
             if len(kinds) == len(arguments):
                 pairs = zip(arguments, kinds, strict=True)
@@ -107,7 +107,7 @@ def call(channel: Channel, function: Callable[..., Any], arguments: tuple[object
         index = TABLE.index(function)
     except ValueError as error:
         raise BoundaryViolation(f"call {function.__name__}: it was not declared before the worker began") from error
-    channel.send([index, list(arguments)])
+    channel.send([index, list(arguments)], timeout_s)
     answer = channel.receive(timeout_s)
     match answer:
         case [int(kind), value] if kind == _OK:

@@ -226,16 +226,24 @@ class Channel:
         self.write_fd = write_fd
         self._peer = peer
 
-    def send(self, value: object) -> None:
+    def send(self, value: object, timeout_s: float | None = None) -> None:
         """Send one value.
 
+        Args:
+            value: What `encode` takes.
+            timeout_s: Seconds until the whole value must be on its way; None waits for ever.
+
         Raises:
-            BoundaryViolation: the value cannot cross, or the peer has gone.
+            BoundaryViolation: the value cannot cross, or the peer has gone or does not read.
         """
         data = memoryview(encode(value))
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
         try:
             while data:
-                data = data[os.write(self.write_fd, data) :]
+                if deadline is not None:
+                    self._wait(self.write_fd, select.POLLOUT, deadline)
+                # KERNEL: a pipe that polls writable takes PIPE_BUF bytes without blocking, and need not take more.
+                data = data[os.write(self.write_fd, data[: select.PIPE_BUF]) :]
         except BrokenPipeError as error:
             raise BoundaryViolation(f"send to {self._peer}: it has ended") from error
 
@@ -258,7 +266,7 @@ class Channel:
         pieces: list[bytes] = []
         while count:
             if deadline is not None:
-                self._wait(deadline)
+                self._wait(self.read_fd, select.POLLIN, deadline)
             piece = os.read(self.read_fd, min(count, 1 << 16))
             if not piece:
                 raise BoundaryViolation(f"receive from {self._peer}: it has ended")
@@ -266,11 +274,13 @@ class Channel:
             count -= len(piece)
         return b"".join(pieces)
 
-    def _wait(self, deadline: float) -> None:
+    def _wait(self, fd: int, event: int, deadline: float) -> None:
         poll = select.poll()
-        poll.register(self.read_fd, select.POLLIN)
+        poll.register(fd, event)
         if not poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
-            raise BoundaryViolation(f"receive from {self._peer}: no answer in time")
+            if event == select.POLLIN:
+                raise BoundaryViolation(f"receive from {self._peer}: no answer in time")
+            raise BoundaryViolation(f"send to {self._peer}: it does not read in time")
 
     def close(self) -> None:
         """Close both descriptors."""

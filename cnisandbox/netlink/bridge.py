@@ -17,6 +17,7 @@ from cnisandbox.netlink.links import (
     change_request,
     checked_ifname,
     delete_link_by_index,
+    delete_unanswered,
     execute_and_look,
     get_request,
     link_header,
@@ -116,7 +117,11 @@ def ensure_bridge(setup: BridgeSetup) -> EnsuredLink:
     """
     create = _create_request(setup)
     look = get_request(ifname=setup.ifname)
-    answers = route_socket().exchange([create, look])
+    try:
+        answers = route_socket().exchange([create, look])
+    except KernelRefused:
+        delete_unanswered(setup.ifname, setup.mac)
+        raise
     if answers[0].errno not in {0, errno.EEXIST}:
         raise _named_gap(refusal(create, answers[0]), setup.wants_vlan_filtering)
     link = required_link(look, answers[1])

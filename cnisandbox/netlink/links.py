@@ -196,6 +196,22 @@ def delete_link(ifname: str, kind: str, alias: str) -> bool:
     return delete_link_by_index(link.ifindex)
 
 
+def delete_unanswered(ifname: str, mac: str) -> None:
+    """Delete a link if it was made by a request whose answer was lost.
+
+    Args:
+        ifname: The name that was asked for.
+        mac: The address that was asked for, random: by it the link is told from somebody else's. "" tells nothing, and
+            the link stays.
+
+    Raises:
+        KernelRefused: The kernel could not be asked, or refused.
+    """
+    link = get_link(ifname)
+    if mac and link is not None and link.mac == mac:
+        delete_link_by_index(link.ifindex)
+
+
 @declared
 def delete_link_by_index(ifindex: int) -> bool:
     """Delete the link that was created or looked at under this index.

@@ -14,6 +14,7 @@ from cnisandbox.netlink.links import (
     Link,
     checked_ifname,
     delete_link_by_index,
+    delete_unanswered,
     execute_and_look,
     get_link,
     get_link_by_index,
@@ -35,7 +36,7 @@ class VethSetup(NamedTuple):
         peer_ifname: Name of the other end.
         peer_netns_fd: Netns that the other end is born in; None for the same.
         mtu: Bytes, of both ends; 0 for the kernel's default.
-        mac: Of this end; "" for a random one.
+        mac: Of this end; "" for the kernel to choose, and then a pair whose making was not answered cannot be known.
         peer_mac: Of the other end; "" for a random one.
         master: ifindex of a bridge that this end becomes a port of; 0 for none.
         is_up: Whether this end is set up. The other one stays down: it is for whoever owns its netns.
@@ -72,7 +73,11 @@ def create_veth(setup: VethSetup) -> Link:
             After any failure there is no pair.
     """
     create, look = _create_request(setup), get_request(ifname=setup.ifname)
-    answers = route_socket().exchange([create, look])
+    try:
+        answers = route_socket().exchange([create, look])
+    except KernelRefused:
+        delete_unanswered(setup.ifname, setup.mac)
+        raise
     if answers[0].errno == errno.EEXIST:
         raise _name_taken(setup, is_on_this_side=bool(answers[1].messages))
     if answers[0].errno:

@@ -27,6 +27,7 @@ ATTEMPTS = 20
 
 _OUTPUT_FLAGS = lib.NFT_CTX_OUTPUT_JSON | lib.NFT_CTX_OUTPUT_NUMERIC_ALL  # numeric: no look-up in /etc/protocols
 _DETAILS_LIMIT = 500
+_SOCKET_FAILED = b"netlink: "  # how errors begin that are not about an object that a command names
 _NETLINK_NETFILTER = 12  # include/uapi/linux/netlink.h
 _LOST_RACES = frozenset({errno.ENOENT, errno.EEXIST, errno.EBUSY, errno.EAGAIN, errno.EINTR})
 _ERRNO_BY_TEXT = {os.strerror(number): number for number in sorted(errno.errorcode, reverse=True)}
@@ -58,6 +59,9 @@ def run(commands: list[Command], operation: str = "change", target: str = "nftab
     output: bytes = ffi.string(lib.nft_ctx_get_output_buffer(context))
     error: bytes = ffi.string(lib.nft_ctx_get_error_buffer(context))
     if status != 0:
+        if error.startswith(_SOCKET_FAILED):
+            # ORDER: before the next call: answers that are still on their way would make libnftables end the process.
+            lib.nft_ctx_free(_contexts.pop(os.getpid()))
         raise _refusal(error.decode(errors="replace"), operation, target)
     if not output:
         return []

@@ -64,7 +64,7 @@ class Plugins:
         env: Mapping[str, str] | None = None,
         expect: int | None = 0,
         timeout: float = 20,
-        **attachment: str,
+        **attachment: Any,
     ) -> Answer:
         """Call a plugin.
 
@@ -87,7 +87,7 @@ class Plugins:
         )
         return Answer(json.loads(done.stdout) if done.stdout else None, done.stderr.decode(), done.returncode)
 
-    def start(self, verb: str, netconf: JsonObject, **attachment: str) -> "subprocess.Popen[bytes]":
+    def start(self, verb: str, netconf: JsonObject, **attachment: Any) -> "subprocess.Popen[bytes]":
         """Start a call without waiting for it; the netconf is given at once."""
         # a file would have to be in the world, and a pipe would need somebody who writes while others run
         script = f"printf %s {shlex.quote(json.dumps(netconf))} | exec {self.directory}/{netconf['type']}"
@@ -97,7 +97,7 @@ class Plugins:
         child.stdin = None
         return child
 
-    def add(self, netconf: JsonObject, **attachment: str) -> Any:
+    def add(self, netconf: JsonObject, **attachment: Any) -> Any:
         """Have it ADD; the result."""
         return self.call("ADD", netconf, **attachment).document
 
@@ -107,12 +107,12 @@ class Plugins:
         assert {"cniVersion", "code", "msg"} <= answer.document.keys() <= {"cniVersion", "code", "msg", "details"}
         return answer.document
 
-    def check(self, netconf: JsonObject, result: Any, **attachment: str) -> None:
+    def check(self, netconf: JsonObject, result: Any, **attachment: Any) -> None:
         """Have it CHECK, with the result of ADD."""
         answer = self.call("CHECK", with_prev_result(netconf, result), **attachment)
         assert answer.document is None
 
-    def delete(self, netconf: JsonObject, result: Any = None, **attachment: str) -> None:
+    def delete(self, netconf: JsonObject, result: Any = None, **attachment: Any) -> None:
         """Have it DEL, with the result of ADD if the runtime has it."""
         answer = self.call("DEL", with_prev_result(netconf, result), **attachment)
         assert answer.document is None

@@ -1,0 +1,221 @@
+"""Fault injection: stop a plugin call where nothing has been asked of it yet, put strace onto one of its processes, go on.
+
+    entry = engine ──┬── container worker      all four wait in read(0) for what comes first: the netconf, a request
+                     ├── host worker
+                     └── delegate worker
+
+A call whose standard input is held open comes to rest when every process of it has dropped what it drops. Then one of
+them gets a tracer that makes its Nth call of one kind fail, or kills it there; only then the netconf is written. So each
+process is hit by itself, and N counts from the beginning of the work.
+"""
+
+import itertools
+import json
+import os
+import select
+import signal
+import subprocess
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from tests.world import Completed, World, wait_until
+
+ENGINE, HOST, CONTAINER, DELEGATE = "engine", "host worker", "container worker", "delegate worker"
+_PARKED = "0 0x0 "  # /proc/PID/syscall of a process that waits in read(0)
+
+NETWORK = "faulty"
+CONTAINER_ID = "pod1"
+IFNAME = "eth0"
+IPAM: dict[str, Any] = {"type": "host-local", "ranges": [[{"subnet": "10.77.0.0/24"}], [{"subnet": "fd00:77::/64"}]]}
+NETCONF: dict[str, Any] = {
+    "cniVersion": "1.1.0",
+    "name": NETWORK,
+    "type": "bridge",
+    "bridge": "cni0",
+    "isDefaultGateway": True,
+    "ipMasq": True,
+    "macspoofchk": False,
+    "ipam": IPAM,
+}
+
+_STATE = """
+echo links; cut -d: -f1 /proc/net/dev | sort
+echo addresses; ip -o address show scope global | sort
+echo routes; ip route show table all proto static; ip -6 route show table all proto static
+echo rules; nft list ruleset
+echo files; find /var/lib/cni /run/cni -printf '%p %y\\n' 2>/dev/null | sort
+echo netns; ls /run/netns; findmnt --list --noheadings --output TARGET --types nsfs
+for pod in /run/netns/*; do
+    echo "$pod"; nsenter --net="$pod" sh -c 'cut -d: -f1 /proc/net/dev; ip -o address; ip route show table all'
+done
+"""
+
+
+class Fault(NamedTuple):
+    """What happens to which process.
+
+    Attributes:
+        role: The process.
+        syscall: Name of the system call.
+        action: As strace's inject takes it: "signal=KILL", "error=EIO".
+        when: Which call of that name it is that is hit, from 1.
+    """
+
+    role: str
+    syscall: str
+    action: str
+    when: int
+
+    def __str__(self) -> str:
+        return f"{self.action} at {self.syscall} number {self.when} of the {self.role}"
+
+
+class Outcome(NamedTuple):
+    """How a call with a fault ended.
+
+    Attributes:
+        was_hit: Whether the fault came to pass; a process may make fewer such calls.
+        status: Exit status; minus the signal that ended the entry.
+        stdout, stderr: What it wrote.
+    """
+
+    was_hit: bool
+    status: int
+    stdout: bytes
+    stderr: bytes
+
+    def document(self) -> dict[str, Any]:
+        """What standard output holds."""
+        decoded: dict[str, Any] = json.loads(self.stdout)
+        return decoded
+
+
+def environment(verb: str, plugin_dir: str, container_id: str = CONTAINER_ID, netns: str = "blue") -> dict[str, str]:
+    """The variables of a call."""
+    return {
+        "CNI_COMMAND": verb,
+        "CNI_CONTAINERID": container_id,
+        "CNI_NETNS": f"/run/netns/{netns}",
+        "CNI_IFNAME": IFNAME,
+        "CNI_PATH": plugin_dir,
+    }
+
+
+def call(world: World, plugin_dir: str, verb: str, netconf: dict[str, Any] = NETCONF, **which: str) -> Completed:
+    """Make a call without a fault, which has to succeed."""
+    argv = [f"{plugin_dir}/{netconf['type']}"]
+    variables = environment(verb, plugin_dir, **which)
+    return world.run(argv, stdin=json.dumps(netconf).encode(), env=variables, timeout=20)
+
+
+def call_with(
+    world: World, plugin_dir: str, verb: str, fault: Fault, netconf: dict[str, Any] = NETCONF
+) -> Outcome:
+    """Make a call with a fault."""
+    child = world.popen([f"{plugin_dir}/{netconf['type']}"], env=environment(verb, plugin_dir))
+    target = wait_until(lambda: _parked(child).get(fault.role), timeout=20)
+    assert target, child
+    inject = f"inject={fault.syscall}:{fault.action}:when={fault.when}"
+    argv = ["strace", "-p", str(target), "-e", f"trace={fault.syscall}", "-e", inject]
+    tracer = subprocess.Popen(argv, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL)
+    try:
+        assert tracer.stderr is not None
+        ready, _, _ = select.select([tracer.stderr], [], [], 10)
+        first = tracer.stderr.readline() if ready else b""
+        assert b"attached" in first, first
+        stdout, stderr = child.communicate(json.dumps(netconf).encode(), timeout=20)
+        trace = tracer.communicate(timeout=10)[1]
+    finally:
+        if tracer.poll() is None:
+            tracer.kill()
+            tracer.communicate()
+    was_hit = b"(INJECTED)" in trace or b"killed by SIGKILL" in trace
+    return Outcome(was_hit, child.returncode, stdout, stderr)
+
+
+def call_from_the_start_with(world: World, plugin_dir: str, verb: str, inject: str) -> Outcome:
+    """Make a call with a fault that is counted in each process by itself, from its beginning, while it confines itself.
+
+    Args:
+        world: The world.
+        plugin_dir: Where the plugin is.
+        verb: The CNI verb.
+        inject: As strace takes it, such as "setns:signal=KILL:when=1".
+    """
+    syscall = inject.partition(":")[0]
+    trace = f"/run/trace-{os.urandom(4).hex()}"
+    argv = ["strace", "-f", "-o", trace, "-e", f"trace={syscall}", "-e", f"inject={inject}"]
+    variables = environment(verb, plugin_dir)
+    argv.append(f"{plugin_dir}/{NETCONF['type']}")
+    ended = world.run(argv, stdin=json.dumps(NETCONF).encode(), env=variables, expect=None, timeout=20)
+    written = world.read(trace)
+    world.outside_path(trace).unlink()
+    was_hit = b"(INJECTED)" in written or b"killed by SIGKILL" in written
+    return Outcome(was_hit, ended.returncode, ended.stdout, ended.stderr)
+
+
+def faults(role: str, syscall: str, action: str, stride: int = 1) -> Iterator[Fault]:
+    """Every Nth call of a kind, without end: who iterates stops when a fault was not hit."""
+    return (Fault(role, syscall, action, when) for when in itertools.count(1, stride))
+
+
+def _parked(child: "subprocess.Popen[bytes]") -> dict[str, int]:
+    """The processes of a call by role, when all of them are at rest; before that, nothing."""
+    pids = [child.pid, *_children(child.pid)]
+    try:
+        titles = {pid: _read(pid, "cmdline").replace("\0", " ") for pid in pids}
+        is_parked = all(_read(pid, "syscall").startswith(_PARKED) for pid in pids)
+    except (FileNotFoundError, ProcessLookupError):
+        return {}
+    if not is_parked or not titles[child.pid].startswith("cnisandbox: engine"):
+        return {}
+    return {title.removeprefix("cnisandbox: ").partition(" [")[0]: pid for pid, title in titles.items()}
+
+
+def _children(pid: int) -> list[int]:
+    with open(f"/proc/{pid}/task/{pid}/children", encoding="ascii") as file:
+        return [int(word) for word in file.read().split()]
+
+
+def _read(pid: int, name: str) -> str:
+    with open(f"/proc/{pid}/{name}", encoding="utf-8", errors="replace") as file:
+        return file.read()
+
+
+def state(world: World) -> str:
+    """Everything that a call may leave behind: of the host, of the pods, on disk; as text that can be compared."""
+    text = world.run(["sh", "-c", _STATE]).stdout.decode()
+    return text + "processes\n" + "\n".join(map(str, world.pids()))
+
+
+def require_state(world: World, wanted: str, context: object) -> None:
+    """Insist on a state; what ends by itself (a link that is being deleted, a worker that is ending) gets its time."""
+    seen: list[str] = []
+
+    def is_wanted() -> bool:
+        seen[:] = [state(world)]
+        return seen[0] == wanted
+
+    try:
+        wait_until(is_wanted, timeout=5)
+    except AssertionError:
+        missing = set(wanted.splitlines()) - set(seen[0].splitlines())
+        left = set(seen[0].splitlines()) - set(wanted.splitlines())
+        raise AssertionError(f"{context}: left behind {sorted(left)}, gone {sorted(missing)}") from None
+
+
+def require_one_error_object(outcome: Outcome, context: object) -> dict[str, Any]:
+    """Insist on status 1, one JSON error object on standard output, and nothing like a traceback."""
+    assert outcome.status == 1, (str(context), outcome)
+    document: dict[str, Any] = json.loads(outcome.stdout)
+    assert isinstance(document["code"], int), (str(context), document)
+    assert isinstance(document["msg"], str), (str(context), document)
+    assert document["cniVersion"] == "1.1.0", (str(context), document)
+    assert b"Traceback" not in outcome.stderr, (str(context), outcome.stderr)
+    return document
+
+
+def kill_group(child: "subprocess.Popen[bytes]") -> None:
+    """Kill the entry of a call, as the kernel does when memory runs out."""
+    if child.poll() is None:
+        os.kill(child.pid, signal.SIGKILL)

@@ -1,0 +1,91 @@
+"""A system call that fails at every step: an ADD that fails by itself leaves nothing at once, and says one thing.
+
+    world ── cni0 ── veth… ══ eth0 ── blue          one attachment, dual stack, masqueraded, over and over
+"""
+
+import pytest
+
+from cnisandbox.errors import BoundaryViolation
+from tests.netns import faults
+from tests.netns.faults import CONTAINER, DELEGATE, ENGINE, HOST, NETCONF, Fault
+from tests.world import World
+
+pytestmark = pytest.mark.timeout(240)
+
+# Who talks to the kernel or the disk, with what, and how that fails when the host is busy, full or broken.
+REFUSALS = [
+    (HOST, "socket", "error=EMFILE", 1),
+    (HOST, "sendto", "error=ENOBUFS", 1),
+    (HOST, "recvmsg", "error=ENOBUFS", 2),
+    (HOST, "sendmsg", "error=ENOMEM", 1),
+    (HOST, "openat", "error=EMFILE", 3),
+    (CONTAINER, "socket", "error=ENFILE", 1),
+    (CONTAINER, "sendto", "error=ENOMEM", 1),
+    (CONTAINER, "recvmsg", "error=ENOBUFS", 1),
+    (CONTAINER, "openat", "error=EMFILE", 3),
+    (ENGINE, "openat", "error=EMFILE", 1),
+    (ENGINE, "linkat", "error=EDQUOT", 1),
+    (ENGINE, "renameat", "error=EIO", 1),
+    (ENGINE, "unlinkat", "error=EIO", 1),
+    (ENGINE, "newfstatat", "error=EIO", 2),
+    (ENGINE, "utimensat", "error=EIO", 1),
+    (ENGINE, "flock", "error=ENOLCK", 1),
+    (DELEGATE, "newfstatat", "error=EIO", 1),
+]
+
+
+# KERNEL: libnftables 1.0.6 ends its process when it cannot open its socket, and no undoing can be asked of that process.
+ENDS_ITS_WORKER = Fault(HOST, "socket", "error=EMFILE", 3)
+
+
+@pytest.fixture
+def ready(world: World, plugin_dir: str) -> str:
+    """The state of a world in which an attachment has come and gone."""
+    world.netns("blue")
+    faults.call(world, plugin_dir, "ADD")
+    faults.call(world, plugin_dir, "DEL")
+    return faults.state(world)
+
+
+def refuse(world: World, plugin_dir: str, ready: str, fault: Fault) -> bool:
+    """Make an ADD with a fault; False when there is no such call any more."""
+    outcome = faults.call_with(world, plugin_dir, "ADD", fault)
+    if outcome.status == 0:
+        faults.call(world, plugin_dir, "CHECK", {**NETCONF, "prevResult": outcome.document()})
+        faults.call(world, plugin_dir, "DEL")
+    elif fault == ENDS_ITS_WORKER:
+        assert faults.require_one_error_object(outcome, fault)["code"] == BoundaryViolation.code
+        faults.call(world, plugin_dir, "DEL")
+    else:
+        assert outcome.was_hit, (str(fault), outcome)
+        document = faults.require_one_error_object(outcome, fault)
+        assert "left behind" not in document.get("details", ""), (str(fault), document)
+        assert "defect" not in document.get("details", ""), (str(fault), document)
+    faults.require_state(world, ready, (str(fault), outcome))
+    return outcome.was_hit
+
+
+@pytest.mark.parametrize(
+    ("role", "syscall", "action", "stride"), REFUSALS, ids=lambda value: str(value).replace(" ", "-")
+)
+def test_an_add_that_fails_leaves_nothing_at_once(
+    world: World, plugin_dir: str, ready: str, role: str, syscall: str, action: str, stride: int
+) -> None:
+    hits = 0
+    for fault in faults.faults(role, syscall, action, stride):
+        if not refuse(world, plugin_dir, ready, fault):
+            break
+        hits += 1
+    assert hits > 0, "the call was never made: the test tests nothing"
+
+
+@pytest.mark.parametrize("syscall", ["sendto", "recvmsg"])
+def test_a_first_add_that_fails_leaves_no_bridge_either(world: World, plugin_dir: str, syscall: str) -> None:
+    world.netns("blue")
+    for fault in faults.faults(HOST, syscall, "error=ENOBUFS"):
+        outcome = faults.call_with(world, plugin_dir, "ADD", fault)
+        if outcome.status == 0:  # not hit, or hit where it does not matter
+            break
+        faults.require_one_error_object(outcome, fault)
+        assert world.ifnames() == {"lo"}, str(fault)
+    assert fault.when > 5, "the faults were too few to matter"

@@ -1,0 +1,166 @@
+"""What may be imported where: by the code that may hold a capability, and by a plugin while it runs."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cnisandbox.cli.launcher import import_directories, package_directory, plugin_names
+
+PACKAGE = package_directory()
+BOUNDARY = sorted((PACKAGE / "boundary").glob("*.py"))
+
+# Everything that the boundary imports. Each line is an argument to be had when it grows.
+ALLOWED_IN_BOUNDARY = {
+    # the interpreter's own, all of it C or nearly
+    "_socket",  # AF_NETLINK, a number; no socket is made in the boundary
+    "collections.abc",
+    "contextlib",
+    "enum",
+    "errno",
+    "fcntl",
+    "gc",
+    "os",
+    "pwd",  # the service user
+    "resource",
+    "select",
+    "signal",
+    "stat",
+    "struct",
+    "time",
+    "types",
+    "typing",
+    # capabilities, securebits, process titles
+    "prctl",
+    # ours: the extension, the errors, itself
+    "cnisandbox",
+    "cnisandbox.errors",
+}
+
+# What a plugin never loads: parsers and starters that an attacker would love, and what costs milliseconds.
+FORBIDDEN_IN_PLUGINS = {
+    "_posixsubprocess",
+    "argparse",
+    "ast",
+    "asyncio",
+    "cffi",
+    "click",
+    "concurrent",
+    "ctypes",
+    "dataclasses",
+    "email",
+    "http",
+    "importlib.metadata",
+    "inspect",
+    "logging",
+    "multiprocessing",
+    "optparse",
+    "pathlib",
+    "pickle",
+    "pkg_resources",
+    "pyroute2",
+    "random",
+    "rich",
+    "runpy",
+    "shutil",
+    "site",
+    "sqlite3",
+    "ssl",
+    "subprocess",
+    "tempfile",
+    "threading",
+    "traceback",
+    "unittest",
+    "urllib",
+    "xml",
+}
+
+FORBIDDEN_CALLS = {"eval", "exec", "compile", "__import__", "breakpoint", "input", "open"}
+
+
+def imported(path: Path) -> Iterator[str]:
+    """Name the modules that a file imports, wherever in it."""
+    for node in ast.walk(ast.parse(path.read_text(), str(path))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            yield node.module or ""
+
+
+@pytest.mark.parametrize("path", BOUNDARY, ids=lambda path: path.name)
+def test_the_boundary_imports_only_what_is_on_its_list(path: Path) -> None:
+    surplus = {
+        name
+        for name in imported(path)
+        if name not in ALLOWED_IN_BOUNDARY and not name.startswith("cnisandbox.boundary")
+    }
+    assert surplus == set()
+
+
+def test_the_list_of_the_boundary_has_nothing_that_is_not_used() -> None:
+    used = {name for path in BOUNDARY for name in imported(path)}
+    assert ALLOWED_IN_BOUNDARY - used == set()
+
+
+@pytest.mark.parametrize("path", BOUNDARY, ids=lambda path: path.name)
+def test_the_boundary_imports_nothing_late_and_runs_no_text(path: Path) -> None:
+    tree = ast.parse(path.read_text())
+    top_level = {node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            assert node in top_level, f"{path.name}:{node.lineno}: import in a function"
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            assert node.func.id not in FORBIDDEN_CALLS, f"{path.name}:{node.lineno}: {node.func.id}()"
+
+
+def test_the_errors_import_nothing_but_os() -> None:
+    """They cross the boundary, so they are as trusted as it."""
+    assert set(imported(PACKAGE / "errors.py")) == {"os"}
+
+
+def loaded_with(module: str) -> set[str]:
+    """Name every module that is loaded after one was imported, in an interpreter started as a launcher starts it."""
+    program = f"import sys; sys.path += {import_directories()!r}; import {module}; print(*sys.modules)"
+    command = [sys.executable, "-IS", "-c", program]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30)
+    return set(done.stdout.split())
+
+
+@pytest.mark.parametrize("plugin", plugin_names())
+def test_a_plugin_loads_nothing_that_it_should_not_have(plugin: str) -> None:
+    module = f"cnisandbox.plugins.{plugin.replace('-', '_')}"
+    loaded = loaded_with(module)
+    assert module in loaded
+    assert {name for name in FORBIDDEN_IN_PLUGINS if name in loaded} == set()
+
+
+def test_the_check_of_loaded_modules_finds_what_is_there() -> None:
+    """The control: the command line, which may load what it likes."""
+    assert loaded_with("cnisandbox.cli.main") & FORBIDDEN_IN_PLUGINS >= {"argparse"}
+
+
+def test_netlink_sockets_are_made_in_their_two_modules_only() -> None:
+    """`seccomp` names the family too, to allow it; it makes no socket."""
+    makers = set()
+    for path in PACKAGE.rglob("*.py"):
+        tree = ast.parse(path.read_text())
+        names = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+        names |= {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+        if "AF_NETLINK" in names:
+            makers.add(path.relative_to(PACKAGE).as_posix())
+    assert {maker.split("/")[0] for maker in makers} <= {"netlink", "nft", "boundary"}
+    assert {maker for maker in makers if maker.startswith("boundary/")} == {"boundary/seccomp.py"}
+
+
+def test_sockets_are_made_nowhere_else_on_the_way_of_a_plugin() -> None:
+    for path in PACKAGE.rglob("*.py"):
+        folder = path.relative_to(PACKAGE).parts[0]
+        if folder in ("netlink", "nft", "cli", "runtime"):
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+                assert node.func.attr not in ("socket", "socketpair", "create_connection"), f"{path}:{node.lineno}"
