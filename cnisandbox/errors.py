@@ -1,6 +1,6 @@
 """Everything that can go wrong, as one tree of exceptions with the CNI code beside each.
 
-    CniError                            code, msg, details; never raised itself
+    CniError                            code, msg, details; itself only for a defect of ours, 999
     ├── RequestError                    the caller is wrong; nothing was changed
     │   ├── IncompatibleVersion 1
     │   ├── UnsupportedField 2          key and value

@@ -9,6 +9,7 @@ from cnisandbox.digest import sha512_hex
 # LIMIT: IFALIASZ of include/uapi/linux/if_link.h is 256 with the terminating NUL.
 _ALIAS_BYTES = 255
 _DIGITS = 16
+_ATTACHMENT = "cnisandbox attachment "
 
 
 def host_ifname(network: str, attachment: Attachment, attempt: int = 0) -> str:
@@ -27,26 +28,31 @@ def host_ifname(network: str, attachment: Attachment, attempt: int = 0) -> str:
 
 def network_alias(network: str) -> str:
     """Mark a link that belongs to a network as a whole, such as its bridge."""
-    return f"cnisandbox {_digest(network)} network {network}"[:_ALIAS_BYTES]
+    return _cut(f"cnisandbox network {_digest(network)} {network}")
 
 
 def attachment_alias(network: str, attachment: Attachment) -> str:
     """Mark a link that belongs to one attachment; a name can be taken by anybody, this says whose it is.
 
     Returns:
-        "cnisandbox", a digest of the network, a digest of the attachment, and the same in words as far as they fit.
+        A digest of the network, a digest of the attachment, and the same in words as far as they fit.
     """
     words = f"{network} {attachment.container_id} {attachment.ifname}"
-    return f"{_attachments_mark(network)}{_digest(*attachment)} {words}"[:_ALIAS_BYTES]
+    return _cut(f"{_ATTACHMENT}{_digest(network)} {_digest(*attachment)} {words}")
+
+
+def is_attachments(alias: str) -> bool:
+    """Say whether an alias marks a link of an attachment, of whatever network."""
+    return alias.startswith(_ATTACHMENT)
 
 
 def is_of_network(alias: str, network: str) -> bool:
     """Say whether an alias marks a link of one of the network's attachments."""
-    return alias.startswith(_attachments_mark(network))
+    return alias.startswith(f"{_ATTACHMENT}{_digest(network)} ")
 
 
-def _attachments_mark(network: str) -> str:
-    return f"cnisandbox {_digest(network)} "
+def _cut(alias: str) -> str:
+    return alias.encode("utf-8", "replace")[:_ALIAS_BYTES].decode("utf-8", "ignore")
 
 
 def _digest(*parts: str) -> str:

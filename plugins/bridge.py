@@ -16,11 +16,11 @@ from ipaddress import ip_address, ip_interface
 from typing import NoReturn
 
 from cnisandbox.boundary.entry import Needs
-from cnisandbox.boundary.sandbox import GIVEN_FD
+from cnisandbox.boundary.sandbox import GIVEN_FD, Worker
 from cnisandbox.bridge_config import BridgeConfig, parse_config
 from cnisandbox.cni.result import Address, Interface, Result, Route, require_expressible
 from cnisandbox.errors import CheckFailed, CniError, EnvironmentFailure, KernelRefused, NotAvailable, quoted
-from cnisandbox.names import attachment_alias, host_ifname, is_of_network, network_alias
+from cnisandbox.names import attachment_alias, host_ifname, is_attachments, is_of_network, network_alias
 from cnisandbox.netlink import routes
 from cnisandbox.netlink.addresses import ensure_addresses
 from cnisandbox.netlink.bridge import BridgeSetup, EnsuredLink, ensure_bridge, get_port, list_vlans, set_vlans
@@ -36,6 +36,7 @@ from cnisandbox.netlink.links import (
     delete_link,
     delete_link_by_index,
     get_link,
+    get_link_by_index,
     list_ports,
     wait_for_operstate_up,
 )
@@ -157,7 +158,9 @@ def _addresses(call: Call, config: BridgeConfig) -> Result:
 
 
 def _with_gateway(ip: Address, config: BridgeConfig) -> Address:
-    if ip.gateway or not config.is_gateway:
+    # A prefix without room for two hosts has no address that could be the gateway's.
+    has_room = ip_interface(ip.address).network.num_addresses > 2
+    if ip.gateway or not config.is_gateway or not has_room:
         return ip
     return ip._replace(gateway=str(ip_interface(ip.address).network.network_address + 1))
 
@@ -248,7 +251,10 @@ def _configure_gateway(call: Call, config: BridgeConfig, bridge: Link, layer3: R
             config.vlan, port_ifname, _random_mac(), config.mtu, network_alias(call.request.netconf.name)
         )
         with call.locked(f"bridge-{config.bridge}"):
-            vlan_link = holder = call.host.call(ensure_vlan_gateway, bridge, setup).link
+            ensured = call.host.call(ensure_vlan_gateway, bridge, setup)
+            vlan_link = holder = ensured.link
+        if ensured.is_created:
+            call.undo.push(_remove_vlan_gateway, call, config.bridge, holder.ifname)
     gateways = [f"{ip.gateway}/{ip_interface(ip.address).network.prefixlen}" for ip in layer3.ips if ip.gateway]
     call.host.call(ensure_addresses, holder.ifindex, holder.ifname, gateways, config.is_forced, True)
     for version in sorted({ip_interface(gateway).version for gateway in gateways}):
@@ -304,8 +310,15 @@ def _delete_links(call: Call) -> None:
             continue
         if link.alias == alias:
             call.host.call(delete_link_by_index, link.ifindex)
-    if call.container is not None:
+    if call.container is not None and not _is_of_another(call, call.container, alias):
         call.container.call(delete_link, attachment.ifname, "", "")
+
+
+def _is_of_another(call: Call, container: Worker, alias: str) -> bool:
+    """Say whether the container's link is marked as another attachment's, whose own DEL will delete it."""
+    link = container.call(get_link, call.request.ifname)
+    peer = call.host.call(get_link_by_index, link.peer) if link is not None and link.peer else None
+    return peer is not None and peer.kind == "veth" and is_attachments(peer.alias) and peer.alias != alias
 
 
 def _delete_rules(call: Call) -> None:
@@ -337,6 +350,16 @@ def _remove_unused_bridge(call: Call, ifname: str) -> None:
         call.host.call(delete_link_by_index, bridge.ifindex)
 
 
+def _remove_vlan_gateway(call: Call, bridge_ifname: str, ifname: str) -> None:
+    """Remove a VLAN's interface that this network made, unless the bridge has other ports than the pair's."""
+    with call.locked(f"bridge-{bridge_ifname}"):
+        bridge, link = call.host.call(get_link, bridge_ifname), call.host.call(get_link, ifname)
+        if bridge is None or link is None or link.alias != network_alias(call.request.netconf.name):
+            return
+        if [port.ifindex for port in call.host.call(list_ports, bridge.ifindex)] == [link.peer]:
+            call.host.call(delete_link_by_index, link.ifindex)
+
+
 def _collect_links(call: Call, config: BridgeConfig, valid_aliases: set[str]) -> None:
     bridge = call.host.call(get_link, config.bridge)
     if bridge is None:
@@ -345,8 +368,13 @@ def _collect_links(call: Call, config: BridgeConfig, valid_aliases: set[str]) ->
     for port in call.host.call(list_ports, bridge.ifindex):
         if is_of_network(port.alias, network) and port.alias not in valid_aliases:
             call.host.call(delete_link_by_index, port.ifindex)
-    if not valid_aliases:
-        _remove_unused_bridge(call, config.bridge)
+    if valid_aliases:
+        return
+    for port in call.host.call(list_ports, bridge.ifindex):
+        end = call.host.call(get_link_by_index, port.peer) if port.peer else None
+        if end is not None and end.alias == network_alias(network):
+            call.host.call(delete_link_by_index, end.ifindex)
+    _remove_unused_bridge(call, config.bridge)
 
 
 # --- CHECK -------------------------------------------------------------------------------------------------------

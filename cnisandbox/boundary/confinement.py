@@ -108,6 +108,8 @@ def confine(wanted: Confinement, kept: set[int]) -> Attestation:
             (view.enter_read_only_root if wanted.has_system_in_view else view.enter_empty_root)(wanted.mounts)
     with stage("userns", role):
         if wanted.userns_fd is not None and protections.drops_credentials:
+            # ORDER: whoever made the foreign user namespace may have denied setgroups in it.
+            credentials.leave_groups()
             uid, gid = namespaces.join_userns(wanted.userns_fd, witness.process_fd)
     with stage("credentials", role):
         if protections.drops_credentials:

@@ -50,7 +50,7 @@ def drop_credentials(uid: int, gid: int, capabilities: tuple[int, ...]) -> None:
     # ORDER: NO_SETUID_FIXUP makes setresuid leave the sets alone, so nothing depends on PR_SET_KEEPCAPS.
     # python-prctl refuses the two ambient bits, which are newer than it.
     checked(lib.native_set_securebits(LOCKED_SECUREBITS), "securebits")
-    os.setgroups([])
+    leave_groups()
     os.setresgid(gid, gid, gid)
     # The uid is not cosmetic: uid 0 without a single capability may open /proc/sys/kernel/core_pattern for writing.
     os.setresuid(uid, uid, uid)
@@ -60,6 +60,12 @@ def drop_credentials(uid: int, gid: int, capabilities: tuple[int, ...]) -> None:
         (surplus, (prctl.CAP_EFFECTIVE, prctl.CAP_PERMITTED), False),
         (prctl.ALL_CAPS, (prctl.CAP_INHERITABLE,), False),
     )
+
+
+def leave_groups() -> None:
+    """Leave all supplementary groups; nothing is asked of the kernel when there are none."""
+    if os.getgroups():
+        os.setgroups([])
 
 
 def _is_in_bounding_set(capability: int) -> bool:

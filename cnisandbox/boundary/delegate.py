@@ -90,7 +90,10 @@ def delegate_worker(
         capabilities=(),
         netns_fd=None,
         userns_fd=None,
-        mounts=tuple(Mount(state_dir.path, is_writable=True, tree_fd=state_dir.fd) for state_dir in state_dirs),
+        mounts=(
+            *(Mount(state_dir.path, is_writable=True, tree_fd=state_dir.fd) for state_dir in state_dirs),
+            Mount("/dev/null", is_device=True),
+        ),
         has_system_in_view=True,
         rules=tuple(rules),
         filter_program=seccomp.delegate_filter() if PROTECTIONS[level].has_seccomp else b"",

@@ -93,8 +93,8 @@ def _check_ifname(ifname: str) -> None:
         raise InvalidEnvironment("interface name is too long", f"{quoted(ifname)}: at most {_IFNAME_BYTES} bytes")
     if ifname in (".", ".."):
         raise InvalidEnvironment("interface name is . or ..")
-    # The kernel takes a '%' for a template: "eth%d" would become another name.
-    if any(character in "/:%" or character.isspace() for character in ifname):
+    # The kernel takes a '%' for a template: "eth%d" would become another name. What cannot be printed misleads people.
+    if any(character in "/:%" or character.isspace() or not character.isprintable() for character in ifname):
         raise InvalidEnvironment("interface name contains / or : or whitespace characters", quoted(ifname))
 
 

@@ -146,7 +146,7 @@ def _idmapped(plain_fd: int, path: str, userns_fd: int) -> int | None:
 
 
 def _adopt(directory_fd: int, uid: int, gid: int) -> None:
-    """Give a directory, and what root owns below it, to the service user: files, and folders two levels deep.
+    """Give a directory, and what root owns below it, to the service user: files, and folders three levels deep.
 
     A root-run plugin may add a root-owned file at any time, so this looks at every entry on every call.
     """

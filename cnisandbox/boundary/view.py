@@ -37,11 +37,13 @@ class Mount(NamedTuple):
         path: Where it is, outside and inside.
         is_writable: Whether it may be written to, as far as its own permissions go.
         tree_fd: A detached mount to put there; None binds what is at `path` outside.
+        is_device: Whether it is a device that may be used.
     """
 
     path: str
     is_writable: bool = False
     tree_fd: int | None = None
+    is_device: bool = False
 
 
 def clone_tree(path: str, dirfd: int = _AT_FDCWD) -> int:
@@ -54,10 +56,12 @@ def clone_tree(path: str, dirfd: int = _AT_FDCWD) -> int:
     return checked(lib.native_open_tree(dirfd, path.encode(), flags), path)
 
 
-def set_attributes(fd: int, attr_set: int, *, is_recursive: bool = False, userns_fd: int = 0) -> None:
-    """Set attributes of the mount that a descriptor is the root of."""
+def set_attributes(
+    fd: int, attr_set: int, *, attr_clr: int = 0, is_recursive: bool = False, userns_fd: int = 0
+) -> None:
+    """Set, and clear, attributes of the mount that a descriptor is the root of."""
     flags = _AT_EMPTY_PATH | (_AT_RECURSIVE if is_recursive else 0)
-    checked(lib.native_mount_setattr(fd, b"", flags, attr_set, 0, 0, userns_fd), "mount_setattr")
+    checked(lib.native_mount_setattr(fd, b"", flags, attr_set, attr_clr, 0, userns_fd), "mount_setattr")
 
 
 def _make_private() -> None:
@@ -104,8 +108,10 @@ def enter_read_only_root(mounts: tuple[Mount, ...]) -> None:
     )
     for mount in mounts:
         tree_fd = clone_tree(mount.path) if mount.tree_fd is None else mount.tree_fd
-        attributes = _NOTHING_SPECIAL | MOUNT_ATTR_NOEXEC | (0 if mount.is_writable else MOUNT_ATTR_RDONLY)
-        set_attributes(tree_fd, attributes)
+        attributes = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC | (0 if mount.is_writable else MOUNT_ATTR_RDONLY)
+        # A clone has the attributes that everything got above, so what a device must not have is cleared.
+        attr_set, attr_clr = (0, MOUNT_ATTR_NODEV) if mount.is_device else (MOUNT_ATTR_NODEV, 0)
+        set_attributes(tree_fd, attributes | attr_set, attr_clr=attr_clr)
         _attach(tree_fd, mount.path)
         if mount.tree_fd is None:
             os.close(tree_fd)

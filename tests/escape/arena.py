@@ -6,7 +6,8 @@
                │  files of the host     /run, /var/lib/cni: empty tmpfs; /run/open is writable for everybody
                ├── /run/netns/blue      the container: eth0 ── veth0 of the host
                ├── /run/netns/victim    a container of somebody else
-               ├── bystander            a process of root; neighbour: one of the service user, like another call's engine
+               ├── bystander            a process of root
+               ├── neighbour            one of the service user, like the engine of another call
                └── the attacked process: container worker, host worker, engine or delegate worker
 
 A fork carries the attempts into the attacked process; what came of one is read from the kernel's state by the arena.
@@ -356,16 +357,17 @@ def _attack_worker(
     try:
         arena.said = worker.call(attempt_as_delegate if subject == DELEGATE_WORKER else attempt, name, arena.facts)
     except BoundaryViolation:
-        return Outcome(judge(arena), 0, _killed_by(worker.pid))
+        killed_by = _killed_by(worker.pid)
+        if not killed_by:  # it left by itself: a defect of the attempt
+            raise
+        return Outcome(judge(arena), 0, killed_by)
     return Outcome(judge(arena), arena.said.errno, 0)
 
 
 def _killed_by(pid: int) -> int:
-    """Say which signal ended a process; that it left by itself would be a defect of the attempt."""
+    """Say which signal ended a process; 0 when it left by itself."""
     ended = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
-    if ended is None or ended.si_code == os.CLD_EXITED:
-        raise
-    return int(ended.si_status)
+    return 0 if ended is None or ended.si_code == os.CLD_EXITED else int(ended.si_status)
 
 
 def _spawned(arena: Arena, subject: str, level: Level) -> Worker:

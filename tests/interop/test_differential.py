@@ -97,7 +97,7 @@ NAMED = {
 MAY_REMAIN = (
     r"store\|/var/lib/cni/networks(?:/lab(?:/lock|/last_reserved_ip\.\d)?)?\|.*"
     r"|host\|sysctl\|ipv4/(?:ip_forward|conf/[^/]+/(?:forwarding|accept_redirects))"
-    r"|host\|sysctl\|ipv6/conf/lab0/accept_ra"
+    r"|host\|sysctl\|ipv6/conf/(?:[^/]+/forwarding|lab0/accept_ra)"
 )
 
 
