@@ -14,6 +14,7 @@
 #include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
+#include <sys/vfs.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -47,6 +48,16 @@ int native_unshare(int flags)
 int native_ns_get_userns(int fd)
 {
 	return (int)checked(ioctl(fd, NS_GET_USERNS));
+}
+
+int native_fs_magic(int fd, long *magic)
+{
+	struct statfs facts;
+	int result = (int)checked(fstatfs(fd, &facts));
+
+	if (result == 0)
+		*magic = (long)facts.f_type;
+	return result;
 }
 
 int native_ns_get_nstype(int fd)

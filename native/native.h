@@ -1,5 +1,6 @@
 int native_setns(int fd, int nstype);
 int native_unshare(int flags);
+int native_fs_magic(int fd, long *magic);
 int native_ns_get_userns(int fd);
 int native_ns_get_nstype(int fd);
 int native_clear_ambient(void);

@@ -18,6 +18,8 @@ from cnisandbox.errors import IsolationUnavailable, PrivilegeNotDropped
 
 # LIMIT: the whole of /proc/PID/status is about 1.5 kB.
 _STATUS_BYTES = 8192
+# LIMIT: the kernel returns whole lines, up to a page of them in one read.
+_MOUNTINFO_BYTES = 4096
 _SECCOMP_MODE_FILTER = 2
 _SIGKILL = 9
 
@@ -42,6 +44,9 @@ class Attestation(NamedTuple):
         namespaces: Inode number of each namespace.
         descriptors: Open descriptors.
         limits: Hard resource limits.
+        added_filters: How many system call filters the drop has added to those that the process was born with.
+        mounts: Mount points in view, sorted; only the first of them where the whole system is in view.
+        is_root_read_only: The mount at "/" is.
     """
 
     role: str
@@ -66,6 +71,9 @@ class Attestation(NamedTuple):
     namespaces: dict[str, int]
     descriptors: list[int]
     limits: dict[str, int]
+    added_filters: int
+    mounts: list[str]
+    is_root_read_only: bool
 
 
 class Expectation(NamedTuple):
@@ -82,6 +90,8 @@ class Expectation(NamedTuple):
         parent_pid: Who its parent must be.
         descriptors: Exactly the descriptors that may be open.
         dies_with_parent: False for the engine.
+        limits: Exactly the resource limits.
+        mounts: Exactly the mount points in view; None where most of the system stays in view.
     """
 
     role: str
@@ -95,6 +105,8 @@ class Expectation(NamedTuple):
     parent_pid: int
     descriptors: tuple[int, ...]
     dies_with_parent: bool
+    limits: dict[str, int]
+    mounts: list[str] | None
 
 
 class Witness:
@@ -111,18 +123,26 @@ class Witness:
         self.status_fd = os.open("/proc/self/status", os.O_RDONLY | os.O_CLOEXEC)
         self.process_fd = os.open("/proc/self", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         self._namespaces: dict[str, int] = {}
+        self._mounts: list[str] = []
+        self._is_root_read_only = False
+        self._filters = int(self._status()["Seccomp_filters"])
 
     def see_namespaces(self) -> None:
-        """Note the namespaces, and let go of /proc: from its descriptor "../1" would lead to every process.
+        """Note namespaces and view, and let go of /proc: from its descriptor "../1" would lead to every process.
 
         Order: after the last namespace was entered, before Landlock.
         """
         self._namespaces = {name: os.stat(f"ns/{name}", dir_fd=self.process_fd).st_ino for name in namespaces.NAMES}
+        self._mounts = sorted(_mount_points(self.process_fd))
+        self._is_root_read_only = bool(os.statvfs("/").f_flag & os.ST_RDONLY)
         os.close(self.process_fd)
+
+    def _status(self) -> dict[str, str]:
+        return _parse_status(os.pread(self.status_fd, _STATUS_BYTES, 0))
 
     def testify(self, role: str, level: Level, landlock_abi: int) -> Attestation:
         """Read the rest and make the record."""
-        status = _parse_status(os.pread(self.status_fd, _STATUS_BYTES, 0))
+        status = self._status()
         os.close(self.status_fd)
         return Attestation(
             role=role,
@@ -147,12 +167,25 @@ class Witness:
             namespaces=self._namespaces,
             descriptors=limits.open_descriptors(),
             limits=limits.current_limits(),
+            added_filters=int(status["Seccomp_filters"]) - self._filters,
+            mounts=self._mounts,
+            is_root_read_only=self._is_root_read_only,
         )
 
 
 def _parse_status(text: bytes) -> dict[str, str]:
     pairs = (line.split(":\t", 1) for line in text.decode("ascii", "replace").splitlines() if ":\t" in line)
     return {name: value.strip() for name, value in pairs}
+
+
+def _mount_points(process_fd: int) -> list[str]:
+    """List mount points, as far as a page of mountinfo goes: a confined view is two lines of it."""
+    fd = os.open("mountinfo", os.O_RDONLY | os.O_CLOEXEC, dir_fd=process_fd)
+    try:
+        lines = os.read(fd, _MOUNTINFO_BYTES).decode("utf-8", "replace").splitlines()
+    finally:
+        os.close(fd)
+    return [line.split(" ")[4] for line in lines]
 
 
 def _is_root_refused() -> bool:
@@ -228,13 +261,14 @@ def _differences(said: Attestation, expected: Expectation) -> list[str]:
             (f"{name} namespace of its own", said.namespaces[name] != expected.own_namespaces[name], True)
             for name in ("mnt", "ipc", "uts", "cgroup", *(("pid",) if expected.has_own_pid_namespace else ()))
         ]
+        facts.append(("root read-only", said.is_root_read_only, True))
+        if expected.mounts is not None:
+            facts.append(("mounts in view", said.mounts, expected.mounts))
     if protections.has_limits:
-        facts += [
-            ("core limit", said.limits["core"], 0),
-            ("descriptor limit", said.limits["nofile"], limits.DESCRIPTORS),
-        ]
+        facts.append(("limits", said.limits, expected.limits))
     if protections.has_seccomp:
-        facts.append(("seccomp", said.seccomp, _SECCOMP_MODE_FILTER))
+        # A runtime in a container is under a filter already, which says nothing about ours.
+        facts += [("seccomp", said.seccomp, _SECCOMP_MODE_FILTER), ("filters added", said.added_filters, 1)]
     if protections.has_landlock and said.landlock_abi:
         facts.append(("view confined by landlock", said.is_view_confined, True))
     return [f"{name} is {is_now!r} and must be {must_be!r}" for name, is_now, must_be in facts if is_now != must_be]

@@ -66,6 +66,20 @@ class Confinement(NamedTuple):
     dies_with_parent: bool
 
 
+def expected_limits(wanted: Confinement) -> dict[str, int]:
+    """Say what the resource limits of a process will be, from what they are here before it is made."""
+    return limits.lowered_limits(
+        file_bytes=wanted.file_bytes,
+        processes=wanted.processes,
+        address_space_bytes=wanted.address_space_bytes,
+    )
+
+
+def expected_mounts(wanted: Confinement) -> list[str] | None:
+    """Say what a process will have mounted; None where most of the system stays in view."""
+    return None if wanted.has_system_in_view else sorted(["/", *(mount.path for mount in wanted.mounts)])
+
+
 @contextmanager
 def stage(name: str, role: str) -> Iterator[None]:
     """Give a failure the name of the stage that it happened in.
@@ -119,11 +133,7 @@ def confine(wanted: Confinement, kept: set[int]) -> Attestation:
         if protections.binds_lifetime:
             credentials.bind_lifetime(wanted.dies_with_parent)
         if protections.has_limits:
-            limits.lower_limits(
-                file_bytes=wanted.file_bytes,
-                processes=wanted.processes,
-                address_space_bytes=wanted.address_space_bytes,
-            )
+            limits.lower_limits(expected_limits(wanted))
     with stage("filters", role):
         witness.see_namespaces()
         landlock_abi = landlock.enter_domain(wanted.rules) if protections.has_landlock else 0

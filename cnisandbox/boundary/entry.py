@@ -18,7 +18,7 @@ import prctl
 
 from cnisandbox.boundary import landlock, limits, namespaces, seccomp
 from cnisandbox.boundary.attestation import Attestation, Expectation
-from cnisandbox.boundary.confinement import Confinement, confine, stage
+from cnisandbox.boundary.confinement import Confinement, confine, expected_limits, expected_mounts, stage
 from cnisandbox.boundary.delegate import delegate_worker
 from cnisandbox.boundary.environment import VERBS_OF_AN_ATTACHMENT, Environment, read_environment
 from cnisandbox.boundary.levels import PROTECTIONS, Level
@@ -277,6 +277,8 @@ def _drop(
         parent_pid=os.getppid(),
         descriptors=tuple(present),
         dies_with_parent=False,
+        limits=expected_limits(wanted),
+        mounts=expected_mounts(wanted),
     )
     return confine(wanted, kept), expected
 

@@ -20,25 +20,40 @@ _HIGHEST_DESCRIPTOR = 0xFFFFFFFF
 _MOST_DESCRIPTORS = 1024
 
 
-def lower_limits(*, file_bytes: int, processes: int, address_space_bytes: int = ADDRESS_SPACE_BYTES) -> None:
-    """Lower the limits of this process, soft and hard.
+def lowered_limits(
+    *, file_bytes: int, processes: int, address_space_bytes: int = ADDRESS_SPACE_BYTES
+) -> dict[str, int]:
+    """Say what the limits of this process, or of a child, will be once they are lowered.
 
     Args:
         file_bytes: How long a file it may write.
         processes: How many processes its user may have while it makes another; 0 for none.
         address_space_bytes: How much memory it may map.
+
+    Returns:
+        Name to value, as `current_limits` has them.
     """
-    for kind, value in (
-        (resource.RLIMIT_AS, address_space_bytes),
-        (resource.RLIMIT_CORE, 0),
-        (resource.RLIMIT_CPU, PROCESSOR_S),
-        (resource.RLIMIT_FSIZE, file_bytes),
-        (resource.RLIMIT_NOFILE, DESCRIPTORS),
-        (resource.RLIMIT_NPROC, processes),
-    ):
-        hard = resource.getrlimit(kind)[1]
-        lowest = value if hard == resource.RLIM_INFINITY else min(value, hard)
-        resource.setrlimit(kind, (lowest, lowest))
+    wanted = {
+        "as": address_space_bytes,
+        "core": 0,
+        "cpu": PROCESSOR_S,
+        "fsize": file_bytes,
+        "nofile": DESCRIPTORS,
+        "nproc": processes,
+    }
+    now = current_limits()
+    is_unlimited = {name for name, value in now.items() if value == resource.RLIM_INFINITY}
+    return {name: value if name in is_unlimited else min(value, now[name]) for name, value in wanted.items()}
+
+
+def lower_limits(wanted: dict[str, int]) -> None:
+    """Lower the limits of this process, soft and hard.
+
+    Args:
+        wanted: What `lowered_limits` says.
+    """
+    for name, value in wanted.items():
+        resource.setrlimit(getattr(resource, "RLIMIT_" + name.upper()), (value, value))
 
 
 def current_limits() -> dict[str, int]:

@@ -19,9 +19,13 @@ from cnisandbox.boundary.syscalls import (
     CLONE_NEWUSER,
     CLONE_NEWUTS,
     checked,
+    ffi,
     lib,
 )
 from cnisandbox.errors import InvalidNetns, quoted, reason
+
+# KERNEL: include/uapi/linux/magic.h.
+_NSFS_MAGIC = 0x6E736673
 
 # The namespaces that a worker's attestation lists, by their name in /proc/PID/ns.
 NAMES = ("cgroup", "ipc", "mnt", "net", "pid", "user", "uts")
@@ -82,11 +86,13 @@ def open_netns(path: str) -> Netns:
 
 
 def _netns_of(handle: int, path: str) -> Netns:
-    inode = os.fstat(handle)
-    # An nsfs file is a regular file with no permission to write on a device that only the kernel has (major 0); asking
-    # it for its type is the test that counts, but must not be sent to a device, so the cheap facts come first.
-    if os.major(inode.st_dev) != 0 or inode.st_mode & 0o170000 != 0o100000:
+    # ORDER: the file system first, of a descriptor that opens nothing: opening a device or a FIFO has effects, and
+    # opening a file of FUSE may take for ever.
+    magic = ffi.new("long *")
+    checked(lib.native_fs_magic(handle, magic), path)
+    if magic[0] != _NSFS_MAGIC:
         raise InvalidNetns(f"open netns {quoted(path)}: it is not a namespace")
+    inode = os.fstat(handle)
     fd = os.open(f"/proc/self/fd/{handle}", os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     if lib.native_ns_get_nstype(fd) != CLONE_NEWNET:
         os.close(fd)

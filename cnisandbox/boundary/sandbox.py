@@ -17,7 +17,7 @@ import prctl
 
 from cnisandbox.boundary import landlock, limits, namespaces, seccomp, service
 from cnisandbox.boundary.attestation import Attestation, Expectation, verify
-from cnisandbox.boundary.confinement import Confinement, confine, stage
+from cnisandbox.boundary.confinement import Confinement, confine, expected_limits, expected_mounts, stage
 from cnisandbox.boundary.credentials import CAP_NET_ADMIN
 from cnisandbox.boundary.levels import PROTECTIONS, Level
 from cnisandbox.boundary.view import Mount
@@ -202,6 +202,8 @@ def spawn(
         parent_pid=parent_pid,
         descriptors=descriptors,
         dies_with_parent=True,
+        limits=expected_limits(wanted),
+        mounts=expected_mounts(wanted),
     )
     return Worker(pid, ours, expected)
 

@@ -29,7 +29,7 @@ from tests.world import CLONE_NEWNET, CLONE_NEWNS, World, wait_until
 CLONE_NEWPID = 0x20000000
 CLONE_NEWIPC_UTS_CGROUP = 0x0E000000
 SECCOMP_SET_MODE_FILTER = 1
-RLIMIT_CORE, RLIMIT_NOFILE = 4, 7
+RLIMITS = {"cpu": 0, "fsize": 1, "core": 4, "nproc": 6, "nofile": 7, "as": 9}
 NETWORK_ROLES = ("host worker", "container worker")
 
 
@@ -70,7 +70,7 @@ REFUSED = {
     "capability-sets": ("credentials", refused("capset"), ROLES),
     "dumpable": ("lifetime", refused("prctl", (0, PR_SET_DUMPABLE)), ROLES),
     "no-new-privs": ("lifetime", refused("prctl", (0, PR_SET_NO_NEW_PRIVS)), ROLES),
-    "core-limit": ("lifetime", Filter("prlimit64", errno.EACCES, ((1, RLIMIT_CORE), (3, 0))), ROLES),
+    "core-limit": ("lifetime", Filter("prlimit64", errno.EACCES, ((1, RLIMITS["core"]), (3, 0))), ROLES),
     "landlock-rule": ("filters", refused("landlock_add_rule"), ROLES),
     "landlock": ("filters", refused("landlock_restrict_self"), ROLES),
     "seccomp": ("filters", refused("seccomp", (0, SECCOMP_SET_MODE_FILTER), (1, 0)), ROLES),
@@ -123,7 +123,7 @@ def test_a_refused_step_ends_the_call_before_anything_is_done(shared_world: Worl
 def test_a_failure_that_nobody_foresaw_is_one_document_without_a_traceback_too(
     shared_world: World, plugin_dir: str
 ) -> None:
-    planted = Filter("prlimit64", errno.EPERM, ((1, RLIMIT_CORE), (3, 0)))  # Python makes it a ValueError
+    planted = Filter("prlimit64", errno.EPERM, ((1, RLIMITS["core"]), (3, 0)))  # Python makes it a ValueError
     done = run(
         shared_world, [f"{plugin_dir}/bridge"], variables(plugin_dir, "ADD"), document("bridge"), planted=planted
     )
@@ -154,8 +154,11 @@ SKIPPED = {
     "netns": ("netns is", skipped("setns", (1, CLONE_NEWNET)), ("container worker",)),
     "pid-namespace": ("pid namespace of its own is False", skipped("unshare", (0, CLONE_NEWPID)), ROLES),
     "own-namespaces": ("mnt namespace of its own is False", skipped("unshare", OWN_NAMESPACES), ROLES),
-    "core-limit": ("core limit is", unlimited(RLIMIT_CORE), ROLES),
-    "descriptor-limit": ("descriptor limit is", unlimited(RLIMIT_NOFILE), ROLES),
+    **{f"{name}-limit": ("limits is", unlimited(kind), ROLES) for name, kind in RLIMITS.items()},
+    "pivot": ("mounts in view is", skipped("pivot_root"), NETWORK_ROLES),
+    "old-root": ("mounts in view is", skipped("umount2"), NETWORK_ROLES),
+    "read-only": ("root read-only is False", skipped("mount_setattr"), ROLES),
+    "seccomp": ("filters added is 0", skipped("seccomp", (0, SECCOMP_SET_MODE_FILTER), (1, 0)), ROLES),
 }
 
 
@@ -208,14 +211,17 @@ def test_the_attestation_sees_that_the_system_call_filter_was_skipped(world: Wor
     world.netns("blue")
     planted = ["strace", "-o", "/dev/null", "-e", "trace=seccomp", "-e", f"inject=seccomp:retval=0:when={last}"]
     error = error_of(run(world, [*planted, f"{plugin_dir}/loopback"], env, document("loopback")))
-    assert (error["code"], error["msg"]) == (102, "attest engine: seccomp is 0 and must be 2")
+    assert (error["code"], error["msg"]) == (
+        102,
+        "attest engine: seccomp is 0 and must be 2; filters added is 0 and must be 1",
+    )
     _assert_untouched(world)
 
 
 SKIPPED_IN_A_CALL = {
     name: SKIPPED[name]
     for name in SKIPPED
-    if name not in ("descriptors", "netns", "pid-namespace", "parent-death-signal", "own-namespaces")
+    if name not in ("descriptors", "netns", "pid-namespace", "parent-death-signal", "own-namespaces", "read-only")
 }
 
 
@@ -278,11 +284,11 @@ def test_an_error_is_printed_after_the_drop_too(shared_world: World, plugin_dir:
 
 
 def test_a_call_as_another_user_than_root_is_refused(shared_world: World, plugin_dir: str) -> None:
-    argv = ["setpriv", "--reuid", "65534", "--clear-groups", f"{plugin_dir}/bridge"]
-    done = run(shared_world, argv, variables(plugin_dir, "ADD"), document("bridge"))
-    if done.returncode != 1:
-        pytest.skip("kernel lacks an interpreter that everybody can execute")
-    assert error_of(done)["code"] == 102
+    reader = "+dac_read_search"  # the interpreter may be where only root can look
+    user = ["setpriv", "--reuid", "65534", "--clear-groups", "--inh-caps", reader, "--ambient-caps", reader]
+    done = run(shared_world, [*user, f"{plugin_dir}/bridge"], variables(plugin_dir, "ADD"), document("bridge"))
+    error = error_of(done)
+    assert (error["code"], error["msg"]) == (102, "confine plugin: only root can")
 
 
 def test_held_calls_are_under_the_planted_filter(shared_world: World, plugin_dir: str) -> None:

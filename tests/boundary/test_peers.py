@@ -199,11 +199,13 @@ def expectation(parent_pid: int) -> Expectation:
         parent_pid=parent_pid,
         descriptors=(0, 1, 2),
         dies_with_parent=True,
+        limits={},
+        mounts=None,
     )
 
 
 def honest_attestation() -> Attestation:
-    defaults: dict[Any, Any] = {str: "", int: 0, bool: False, list[int]: [], dict[str, int]: {}}
+    defaults: dict[Any, Any] = {str: "", int: 0, bool: False, list[int]: [], list[str]: [], dict[str, int]: {}}
     empty = Attestation(*(defaults[kind] for kind in Attestation.__annotations__.values()))
     return empty._replace(role="host worker", level="root", ppid=os.getpid(), namespaces={"net": 1})
 

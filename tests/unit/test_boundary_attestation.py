@@ -25,6 +25,8 @@ EXPECTED = Expectation(
     parent_pid=100,
     descriptors=(0, 1, 2),
     dies_with_parent=True,
+    limits={"as": 1 << 30, "core": 0, "cpu": 60, "fsize": 0, "nofile": 64, "nproc": 0},
+    mounts=["/", "/proc/sys/net"],
 )
 
 GOOD = Attestation(
@@ -50,6 +52,9 @@ GOOD = Attestation(
     namespaces={"cgroup": 10, "ipc": 20, "mnt": 30, "net": 40, "pid": 50, "user": 6, "uts": 70},
     descriptors=[0, 1, 2],
     limits={"as": 1 << 30, "core": 0, "cpu": 60, "fsize": 0, "nofile": 64, "nproc": 0},
+    added_filters=1,
+    mounts=["/", "/proc/sys/net"],
+    is_root_read_only=True,
 )
 
 # One change each; every one has to be refused at level hardened.
@@ -82,8 +87,11 @@ BAD: dict[str, dict[str, Any]] = {
     **{f"{name} namespace": {"namespaces": {**GOOD.namespaces, name: OWN[name]}} for name in OWN if name != "user"},
     "descriptor more": {"descriptors": [0, 1, 2, 3]},
     "descriptor less": {"descriptors": [0, 1]},
-    "core": {"limits": {**GOOD.limits, "core": -1}},
-    "nofile": {"limits": {**GOOD.limits, "nofile": 1024}},
+    **{f"{name} limit": {"limits": {**GOOD.limits, name: -1}} for name in GOOD.limits},
+    "another's filter": {"added_filters": 0},
+    "old root in view": {"mounts": ["/", "/", "/proc/sys/net"]},
+    "all of /proc in view": {"mounts": ["/", "/proc"]},
+    "writable root": {"is_root_read_only": False},
 }
 
 
