@@ -16,10 +16,11 @@ import sys
 import time
 from pathlib import Path
 
-from cnisandbox.cli import host, launcher
 from measuring import Launcher, Sample, median, percentile
 from profiling import print_profile
 from scenarios import COLD_ADD, SCENARIOS, Bench, Subject, interleaved, pods
+
+from cnisandbox.cli import host, launcher
 
 # LIMIT: times the reference; issue 2 of the project sets it, a resident zygote is to bring it far lower.
 LIMIT = 6.0

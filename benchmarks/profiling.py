@@ -1,4 +1,5 @@
 """Where the time of our cold ADD goes: imports by module, and the phases of a call as strace sees them."""
+
 from collections.abc import Callable
 
 

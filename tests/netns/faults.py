@@ -1,12 +1,12 @@
-"""Fault injection: stop a plugin call where nothing has been asked of it yet, put strace onto one of its processes, go on.
+"""Fault injection: hold a plugin call where nothing has been asked of it yet, trace one of its processes, let it go on.
 
     entry = engine ──┬── container worker      all four wait in read(0) for what comes first: the netconf, a request
                      ├── host worker
                      └── delegate worker
 
 A call whose standard input is held open comes to rest when every process of it has dropped what it drops. Then one of
-them gets a tracer that makes its Nth call of one kind fail, or kills it there; only then the netconf is written. So each
-process is hit by itself, and N counts from the beginning of the work.
+them gets a tracer that makes its Nth call of one kind fail, or kills it there; only then the netconf is written. So
+each process is hit by itself, and N counts from the beginning of the work.
 """
 
 import itertools
@@ -108,9 +108,7 @@ def call(world: World, plugin_dir: str, verb: str, netconf: dict[str, Any] = NET
     return world.run(argv, stdin=json.dumps(netconf).encode(), env=variables, timeout=20)
 
 
-def call_with(
-    world: World, plugin_dir: str, verb: str, fault: Fault, netconf: dict[str, Any] = NETCONF
-) -> Outcome:
+def call_with(world: World, plugin_dir: str, verb: str, fault: Fault, netconf: dict[str, Any] = NETCONF) -> Outcome:
     """Make a call with a fault."""
     child = world.popen([f"{plugin_dir}/{netconf['type']}"], env=environment(verb, plugin_dir))
     target = wait_until(lambda: _parked(child).get(fault.role), timeout=20)

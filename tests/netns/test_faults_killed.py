@@ -1,6 +1,6 @@
 """SIGKILL at every step: whatever dies wherever, the DEL that follows cleans up, and the next ADD works.
 
-    world ── cni0 ── veth… ══ eth0 ── blue          one attachment, dual stack, masqueraded, over and over
+world ── cni0 ── veth… ══ eth0 ── blue          one attachment, dual stack, masqueraded, over and over
 """
 
 import json

@@ -1,8 +1,8 @@
 """Sixteen ADDs at a time, some of them killed at a moment that nobody chose: who is left has all of its network.
 
-    world ── cni0 ──┬── veth… ══ eth0 ── pod0
-                    ├── …
-                    └── veth… ══ eth0 ── pod15        one attachment each, dual stack, masqueraded
+world ── cni0 ──┬── veth… ══ eth0 ── pod0
+                ├── …
+                └── veth… ══ eth0 ── pod15        one attachment each, dual stack, masqueraded
 """
 
 import json

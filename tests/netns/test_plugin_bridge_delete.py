@@ -1,0 +1,236 @@
+"""DEL, GC and STATUS of the bridge plugin: what goes, what stays, and who is asked.
+
+world ("host")                      blue, red, green
+  lab0 ──┬── veth… ═════════════════ eth0 of network "lab"
+         └── veth… ═════════════════ eth0 or eth1 of network "other"
+"""
+
+import json
+import re
+import subprocess
+from typing import Any
+
+import pytest
+
+from tests.interop.differential_cases import BRIDGE, DUAL
+from tests.interop.observe import masquerade_facts, spoofcheck_facts, store
+from tests.interop.plugin_calls import JsonObject, Plugins, changed
+from tests.world import World
+
+NETCONF = changed(BRIDGE, cniVersion="1.1.0", isDefaultGateway=True, ipMasq=True, macspoofchk=True, ipam__ranges=DUAL)
+OTHER = changed(
+    NETCONF, name="other", isDefaultGateway=False, isGateway=False, ipam__ranges=[[{"subnet": "10.19.0.0/24"}]]
+)
+PARALLEL = 16
+
+
+@pytest.fixture
+def plugins(world: World, plugin_dir: str) -> Plugins:
+    for name in ("blue", "red", "green"):
+        world.netns(name)
+    return Plugins(world, plugin_dir)
+
+
+def left(world: World) -> dict[str, Any]:
+    """Everything that an attachment has outside its netns."""
+    return {
+        "ports": sorted(name for name in world.ifnames() if name.startswith("veth")),
+        "masquerade": [fact.split()[0] for fact in masquerade_facts(world)],
+        "masquerade table": "cnisandbox_masquerade" in json.dumps(world.nft_ruleset()),
+        "spoof check": sorted({rule.partition(":")[0] for rule in spoofcheck_facts(world)}),
+        "addresses": reservations(world),
+    }
+
+
+NOTHING: dict[str, Any] = {
+    "ports": [], "masquerade": [], "masquerade table": False, "spoof check": [], "addresses": []
+}  # fmt: skip
+
+
+def reservations(world: World) -> list[str]:
+    return sorted(path.rpartition("/")[2] for path in store(world) if re.search(r"/networks/[^/]+/[\da-f]+[.:]", path))
+
+
+def ping(world: World, address: str, netns: str) -> None:
+    world.run(["ping", "-c", "1", "-W", "1", address], netns=netns)
+
+
+class TestDelete:
+    @pytest.mark.parametrize("has_prev_result", [True, False])
+    @pytest.mark.parametrize("where", ["netns", "no netns", "netns gone", "file left at its path", "directory there"])
+    def test_nothing_is_left_wherever_the_netns_is(self, plugins: Plugins, where: str, has_prev_result: bool) -> None:
+        world = plugins.world
+        result = plugins.add(NETCONF)
+        assert [*map(bool, left(world).values())] == [True] * 5
+        netns = {"netns": "blue", "no netns": ""}.get(where, "/run/netns/blue")
+        if where in {"netns gone", "file left at its path", "directory there"}:
+            world.delete_netns("blue")
+        if where == "file left at its path":
+            world.outside_path(netns).touch()
+        if where == "directory there":
+            world.outside_path(netns).mkdir()
+        for _ in range(2):
+            plugins.delete(NETCONF, result if has_prev_result else None, netns=netns)
+            assert left(world) == NOTHING
+        if where in {"netns", "no netns"}:
+            assert world.ifnames("blue") == {"lo"}
+        assert "lab0" in world.ifnames()
+
+    @pytest.mark.parametrize("netns", ["blue", "", "/run/netns/none"])
+    def test_what_never_was_is_deleted(self, plugins: Plugins, netns: str) -> None:
+        plugins.delete(NETCONF, netns=netns)
+        assert left(plugins.world) == NOTHING
+
+    def test_only_what_the_attachment_has_goes(self, plugins: Plugins) -> None:
+        world = plugins.world
+        plugins.add(NETCONF)
+        plugins.add(NETCONF, ifname="eth1")
+        plugins.add(NETCONF, container_id="c11", netns="red")
+        plugins.delete(NETCONF, netns="")
+        assert reservations(world) == ["10.9.0.3", "10.9.0.4", "fd09::3", "fd09::4"]
+        assert left(world)["masquerade"] == ["10.9.0.3", "10.9.0.4", "fd09::3", "fd09::4"]
+        assert (world.ifnames("blue"), world.ifnames("red")) == ({"lo", "eth1"}, {"lo", "eth0"})
+        ping(world, "10.9.0.1", "red")
+
+    def test_late_delete_does_not_take_the_address_from_its_next_owner(self, plugins: Plugins) -> None:
+        netconf = changed(NETCONF, ipam__ranges=[[{"subnet": "10.9.0.0/30"}]])
+        first = plugins.add(netconf)
+        plugins.delete(netconf, first, netns="")
+        plugins.add(netconf, container_id="c2", netns="red")
+        before = left(plugins.world)
+        plugins.delete(netconf, first, netns="")
+        assert left(plugins.world) == before
+        ping(plugins.world, "10.9.0.1", "red")
+
+    def test_netconf_that_add_refuses_is_deleted(self, plugins: Plugins) -> None:
+        """The runtime asks for DEL after a failed ADD, with the same netconf."""
+        plugins.add(NETCONF)
+        broken = changed(NETCONF, bridge="a/b", mtu="x", runtimeConfig={"mac": "?"}, ipam__ranges=[], ipam__routes=[{}])
+        plugins.delete(broken, args="COLOUR=blue")
+        assert left(plugins.world) == NOTHING
+
+    def test_address_is_free_only_when_the_link_has_gone(self, plugins: Plugins) -> None:
+        """The address plugin sees that its container has no link any more."""
+        world = plugins.world
+        world.run(["mkdir", "/run/plugins"])
+        seen = "$(ip -br link | grep -c veth)"
+        script = f"""#!/bin/sh
+            [ "$CNI_COMMAND" = ADD ] && echo '{{"cniVersion":"1.0.0","ips":[{{"address":"10.9.0.5/24"}}]}}'
+            [ "$CNI_COMMAND" = DEL ] && echo "links: {seen}" >&2
+            exit 0
+            """
+        world.outside_path("/run/plugins/scripted").write_text(script)
+        world.run(["chmod", "755", "/run/plugins/scripted"])
+        scripted = Plugins(world, plugins.directory, path="/run/plugins")
+        netconf = changed(NETCONF, cniVersion="1.0.0", ipam={"type": "scripted"})
+        result = scripted.add(netconf)
+        assert "scripted: links: 0\n" in scripted.call("DEL", {**netconf, "prevResult": result}).stderr
+
+
+class TestGarbage:
+    def test_only_what_is_stale_and_of_this_network_goes(self, plugins: Plugins) -> None:
+        world = plugins.world
+        plugins.add(NETCONF)
+        plugins.add(NETCONF, container_id="c2", netns="red")
+        plugins.add(NETCONF, container_id="c3", netns="green", ifname="eth1")
+        plugins.add(OTHER, container_id="c2", netns="red", ifname="eth1")
+        before = left(world)
+
+        collect(plugins, NETCONF, ("c1", "eth0"), ("c2", "eth0"), ("c3", "eth1"))
+        assert left(world) == before
+
+        collect(plugins, NETCONF, ("c1", "eth0"), ("c3", "eth0"))
+        assert reservations(world) == ["10.19.0.2", "10.9.0.2", "fd09::2"]
+        assert left(world)["masquerade"] == ["10.19.0.2", "10.9.0.2", "fd09::2"]
+        assert len(left(world)["ports"]) == 2
+        assert [world.ifnames(name) for name in ("blue", "red", "green")] == [{"lo", "eth0"}, {"lo", "eth1"}, {"lo"}]
+        ping(world, "10.9.0.1", "blue")
+
+        collect(plugins, NETCONF)
+        assert reservations(world) == ["10.19.0.2"]
+        assert "lab0" in world.ifnames()  # the other network uses it
+        collect(plugins, OTHER)
+        collect(plugins, NETCONF)
+        # whose the rules of macspoofchk are cannot be told by network: they stay until DEL, and harm nobody
+        assert {**left(world), "spoof check": []} == NOTHING
+        assert world.ifnames() == {"lo"}
+
+    def test_bridge_that_was_there_before_stays(self, plugins: Plugins) -> None:
+        plugins.world.run(["ip", "link", "add", "lab0", "up", "type", "bridge"])
+        plugins.add(NETCONF)
+        collect(plugins, NETCONF)
+        assert plugins.world.ifnames() == {"lo", "lab0"}
+
+    def test_nothing_to_collect_is_no_error(self, plugins: Plugins) -> None:
+        collect(plugins, NETCONF)
+        assert left(plugins.world) == NOTHING
+
+    def test_collecting_needs_to_be_told_what_is_valid(self, plugins: Plugins) -> None:
+        plugins.add(NETCONF)
+        before = left(plugins.world)
+        assert plugins.fail("GC", NETCONF)["code"] == 7
+        assert left(plugins.world) == before
+
+
+class TestStatus:
+    def test_full_range_cannot_serve_an_add(self, plugins: Plugins) -> None:
+        netconf = changed(NETCONF, ipam__ranges=[[{"subnet": "10.9.0.0/30"}]])
+        plugins.call("STATUS", netconf)
+        plugins.add(netconf)
+        error = plugins.fail("STATUS", netconf)
+        assert error["code"] == 50
+        assert "10.9.0.1-10.9.0.2" in error["msg"]
+        plugins.delete(netconf)
+        plugins.call("STATUS", netconf)
+
+    def test_status_changes_nothing(self, plugins: Plugins) -> None:
+        plugins.call("STATUS", NETCONF)
+        assert plugins.world.ifnames() == {"lo"}
+        assert left(plugins.world) == NOTHING
+
+    def test_name_of_another_kind_of_link_cannot_serve_an_add(self, plugins: Plugins) -> None:
+        plugins.world.run(["ip", "link", "add", "lab0", "type", "veth", "peer", "name", "other"])
+        assert plugins.fail("STATUS", NETCONF)["code"] == 50
+
+    def test_without_addresses_the_bridge_is_always_ready(self, plugins: Plugins) -> None:
+        plugins.call("STATUS", changed(NETCONF, ipam=None))
+
+
+def test_sixteen_adds_and_deletes_at_once(world: World, plugin_dir: str) -> None:
+    plugins = Plugins(world, plugin_dir)
+    for number in range(PARALLEL):
+        world.netns(f"n{number}")
+    calls = [plugins.start("ADD", NETCONF, container_id=f"c{number}", netns=f"n{number}") for number in range(PARALLEL)]
+    results = [json.loads(finished(call)) for call in calls]
+
+    given = [ip["address"] for result in results for ip in result["ips"]]
+    assert len(set(given)) == 2 * PARALLEL
+    assert {result["interfaces"][0]["mac"] for result in results} == {world.link("lab0")["address"]}
+    assert len(left(world)["ports"]) == PARALLEL
+    assert len(left(world)["masquerade"]) == 2 * PARALLEL
+    assert len(left(world)["spoof check"]) == 2 * PARALLEL + 1
+    for number, result in enumerate(results):
+        plugins.check(NETCONF, result, container_id=f"c{number}", netns=f"n{number}")
+        own = result["ips"][0]["address"].partition("/")[0]
+        ping(world, own, f"n{(number + 1) % PARALLEL}")
+
+    deletions = []
+    for number, result in enumerate(results):
+        netconf: JsonObject = {**NETCONF, "prevResult": result}
+        deletions.append(plugins.start("DEL", netconf, container_id=f"c{number}", netns=f"n{number}"))
+    for call in deletions:
+        assert finished(call) == b""
+    assert left(world) == NOTHING
+    assert {name for number in range(PARALLEL) for name in world.ifnames(f"n{number}")} == {"lo"}
+
+
+def finished(call: "subprocess.Popen[bytes]") -> bytes:
+    stdout, stderr = call.communicate(timeout=60)
+    assert (call.returncode, stderr) == (0, b""), stdout.decode()
+    return stdout
+
+
+def collect(plugins: Plugins, netconf: JsonObject, *valid: tuple[str, str]) -> None:
+    listed = [{"containerID": container_id, "ifname": ifname} for container_id, ifname in valid]
+    answer = plugins.call("GC", {**netconf, "cni.dev/valid-attachments": listed})
+    assert answer.document is None
