@@ -1,5 +1,6 @@
 # Every target but setup runs inside .venv; tests and the demo need root, because they make namespaces.
-PYTHON ?= python3
+# The system's interpreter: what is executed as root should be the package manager's, and its headers are what we install.
+PYTHON ?= /usr/bin/python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed

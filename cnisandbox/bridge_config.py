@@ -6,12 +6,12 @@ Source: the reference plugin's documentation; docs/plugins/bridge.md says where 
 """
 
 from collections.abc import Iterator
-from typing import NamedTuple
 
 from cnisandbox.cni.args import parse_args
 from cnisandbox.cni.netconf import NetConf
 from cnisandbox.cni.result import Dns, dns_from
 from cnisandbox.cni.value import Value
+from cnisandbox.hints import NamedTuple
 from cnisandbox.netlink.bridge import Vlan
 
 _MAX_VLAN = 4094
@@ -112,7 +112,7 @@ def _require_consistent(config: Value, parsed: BridgeConfig) -> None:
 def _ifname(value: Value) -> str:
     name = value.string(_DEFAULT_NAME) or _DEFAULT_NAME
     is_possible = len(name.encode()) < 16 and name not in (".", "..")
-    if not is_possible or any(character in "/:%" or character.isspace() for character in name):
+    if not is_possible or any(character in "/:%\0" or character.isspace() for character in name):
         raise value.error("is not a name that a link can have")
     return name
 

@@ -5,13 +5,12 @@ Privilege: none, here and there.
 Source: CNI specification 1.1.0, section 4, "Plugin Delegation".
 """
 
-from typing import TYPE_CHECKING
-
 from cnisandbox.boundary.delegate import Finished, find_plugin, run_plugin
 from cnisandbox.boundary.sandbox import Worker
 from cnisandbox.cni.output import error_from
 from cnisandbox.cni.result import Result, parse_result
 from cnisandbox.errors import InvalidConfig, IoFailure, quoted
+from cnisandbox.hints import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from cnisandbox.plugin import Call, Plugin

@@ -6,7 +6,6 @@ Privilege: none: no capability, the service user, no file system but the state d
 import json
 import os
 import signal
-from typing import NoReturn
 
 from cnisandbox.boundary.attestation import Attestation, verify
 from cnisandbox.boundary.entry import Session
@@ -16,6 +15,7 @@ from cnisandbox.cni.output import error_document, result_document, version_docum
 from cnisandbox.cni.value import MAX_DOCUMENT_BYTES
 from cnisandbox.cni.versions import SUPPORTED
 from cnisandbox.errors import CniError, InvalidConfig, IoFailure, UnsupportedField, quoted, reason
+from cnisandbox.hints import NoReturn
 from cnisandbox.plugin import Call, Plugin, Request, UndoStack
 
 # The version that an error is reported in before the netconf said which.

@@ -8,7 +8,6 @@ import contextlib
 import fcntl
 import os
 from collections.abc import Callable, Iterator
-from typing import ClassVar, NamedTuple, NoReturn
 
 from cnisandbox.boundary import entry
 from cnisandbox.boundary.delegate import read_host_file
@@ -21,6 +20,7 @@ from cnisandbox.cni.value import Value
 from cnisandbox.cni.versions import SUPPORTED
 from cnisandbox.delegation import Ipam
 from cnisandbox.errors import CniError, InvalidConfig, InvalidNetns, IoFailure, quoted, reason
+from cnisandbox.hints import ClassVar, NamedTuple, NoReturn
 
 # Below the first state directory, beside the indexes of host-local: a name that no network can have.
 _LOCKS = ".cnisandbox/.locks"

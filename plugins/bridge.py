@@ -13,13 +13,13 @@ Privilege: CAP_NET_ADMIN in the host worker and in the container worker; none he
 import errno
 import os
 from ipaddress import ip_address, ip_interface
-from typing import NoReturn
 
 from cnisandbox.boundary.entry import Needs
 from cnisandbox.boundary.sandbox import GIVEN_FD, Worker
 from cnisandbox.bridge_config import BridgeConfig, parse_config
 from cnisandbox.cni.result import Address, Interface, Result, Route, require_expressible
 from cnisandbox.errors import CheckFailed, CniError, EnvironmentFailure, KernelRefused, NotAvailable, quoted
+from cnisandbox.hints import NoReturn
 from cnisandbox.names import attachment_alias, host_ifname, is_attachments, is_of_network, network_alias
 from cnisandbox.netlink import routes
 from cnisandbox.netlink.addresses import ensure_addresses

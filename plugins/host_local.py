@@ -8,12 +8,12 @@ Privilege: none. Everything happens in the engine, on the descriptor of the stat
 """
 
 import os
-from typing import NoReturn
 
 from cnisandbox.boundary.entry import Needs
 from cnisandbox.cni.netconf import Attachment
 from cnisandbox.cni.result import Address, Dns, Result
 from cnisandbox.errors import CheckFailed, InvalidConfig, IoFailure, NotAvailable
+from cnisandbox.hints import NoReturn
 from cnisandbox.ipam.allocator import allocate, require_free
 from cnisandbox.ipam.config import IpamConfig, parse_config, parse_data_dir
 from cnisandbox.ipam.resolvconf import parse_resolv_conf

@@ -7,7 +7,6 @@ Source: proc_pid_status(5), PR_GET_SECUREBITS(2const).
 """
 
 import os
-from typing import NamedTuple
 
 import prctl
 
@@ -15,6 +14,7 @@ from cnisandbox.boundary import limits, namespaces
 from cnisandbox.boundary.credentials import LOCKED_SECUREBITS
 from cnisandbox.boundary.levels import PROTECTIONS, Level
 from cnisandbox.errors import IsolationUnavailable, PrivilegeNotDropped
+from cnisandbox.hints import NamedTuple
 
 # LIMIT: the whole of /proc/PID/status is about 1.5 kB.
 _STATUS_BYTES = 8192

@@ -5,7 +5,8 @@ Parent and worker agree on the table because the worker is a fork of the parent.
 """
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+
+from cnisandbox.hints import Any, TypeVar
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 

@@ -7,12 +7,12 @@ The order is the design; docs/security-model.md has the same list, and a test co
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
 
 from cnisandbox.boundary import credentials, landlock, limits, namespaces, seccomp, view
 from cnisandbox.boundary.attestation import Attestation, Witness
 from cnisandbox.boundary.levels import PROTECTIONS, Level
 from cnisandbox.errors import PrivilegeNotDropped, reason
+from cnisandbox.hints import NamedTuple
 
 # Name of each stage and what it does; a failure carries the name.
 STAGES = {

@@ -11,7 +11,6 @@ import select
 import signal
 import stat
 import time
-from typing import NamedTuple, NoReturn
 
 from cnisandbox.boundary import landlock, seccomp
 from cnisandbox.boundary.calls import declared_for_delegate
@@ -21,6 +20,7 @@ from cnisandbox.boundary.sandbox import DELEGATE_ROLE, ServiceUser
 from cnisandbox.boundary.state import StateDir
 from cnisandbox.boundary.view import Mount
 from cnisandbox.errors import InvalidConfig, IoFailure, quoted, reason
+from cnisandbox.hints import NamedTuple, NoReturn
 
 # LIMIT: bytes of a result; libcni has no limit, but no honest result is longer than the longest netconf.
 _OUTPUT_BYTES = 1 << 20

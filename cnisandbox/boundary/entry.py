@@ -12,7 +12,6 @@ file is read before.
 
 import gc
 import os
-from typing import NamedTuple, NoReturn, Protocol
 
 import prctl
 
@@ -33,6 +32,7 @@ from cnisandbox.boundary.sandbox import (
 )
 from cnisandbox.boundary.state import StateDir, open_state_dirs
 from cnisandbox.errors import CniError, InvalidNetns, IoFailure, PrivilegeNotDropped, quoted, reason
+from cnisandbox.hints import NamedTuple, NoReturn, Protocol
 
 _BOOT_ID = "/proc/sys/kernel/random/boot_id"
 _STANDARD_DESCRIPTORS = (0, 1, 2)

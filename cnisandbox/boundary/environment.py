@@ -6,10 +6,10 @@ Source: CNI specification 1.1.0, section 2, "Parameters".
 """
 
 from collections.abc import Mapping
-from typing import NamedTuple
 
 from cnisandbox.boundary.levels import Level
 from cnisandbox.errors import InvalidEnvironment, quoted
+from cnisandbox.hints import NamedTuple
 
 _ALPHANUMERIC = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789")
 _NAME_CHARACTERS = _ALPHANUMERIC | frozenset("_.-")

@@ -6,9 +6,9 @@ Source: landlock(7), include/uapi/linux/landlock.h, Linux 6.12 (ABI 6).
 """
 
 import os
-from typing import NamedTuple
 
 from cnisandbox.boundary.syscalls import checked, lib
+from cnisandbox.hints import NamedTuple
 
 EXECUTE = 1 << 0
 WRITE_FILE = 1 << 1

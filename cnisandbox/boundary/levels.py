@@ -7,7 +7,8 @@ Source: docs/design.md, section "Levels".
 """
 
 from enum import Enum
-from typing import NamedTuple
+
+from cnisandbox.hints import NamedTuple
 
 
 class Level(Enum):

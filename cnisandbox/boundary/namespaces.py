@@ -8,7 +8,6 @@ Source: setns(2), ioctl_ns(2), user_namespaces(7).
 import errno
 import fcntl
 import os
-from typing import NamedTuple
 
 from cnisandbox.boundary.syscalls import (
     CLONE_NEWCGROUP,
@@ -23,6 +22,7 @@ from cnisandbox.boundary.syscalls import (
     lib,
 )
 from cnisandbox.errors import InvalidNetns, quoted, reason
+from cnisandbox.hints import NamedTuple
 
 # KERNEL: include/uapi/linux/magic.h.
 _NSFS_MAGIC = 0x6E736673

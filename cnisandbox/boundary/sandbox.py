@@ -5,13 +5,14 @@ Privilege: the caller's, which has to be root to confine a worker; the worker en
 Order: make sandboxes before making threads; a fork copies only the thread that calls it.
 """
 
+from __future__ import annotations  # a ParamSpec of ours is no argument for Callable at run time
+
 import fcntl
 import os
 import pwd
 import signal
 from collections.abc import Callable
 from types import TracebackType
-from typing import NamedTuple, NoReturn, ParamSpec, TypeVar
 
 import prctl
 
@@ -30,6 +31,7 @@ from cnisandbox.errors import (
     PrivilegeNotDropped,
     quoted,
 )
+from cnisandbox.hints import NamedTuple, NoReturn, ParamSpec, TypeVar
 
 Parameters = ParamSpec("Parameters")
 Returned = TypeVar("Returned")
@@ -346,7 +348,7 @@ class Sandbox:
         self._allows_degraded = allows_degraded
         self._worker: Worker | None = None
 
-    def __enter__(self) -> "Sandbox":
+    def __enter__(self) -> Sandbox:
         user = service_user()
         own_namespaces = namespaces.inodes()
         netns = None if self._netns_path is None else _open_for_library(self._netns_path)

@@ -12,9 +12,9 @@ Source: seccomp(2), seccomp_rule_add(3) of libseccomp 2.5.
 import _socket  # the C module: `socket` takes 3 ms to make its enums
 import fcntl
 import os
-from typing import Any, NamedTuple
 
 from cnisandbox.boundary.syscalls import checked, ffi, lib
+from cnisandbox.hints import Any, NamedTuple
 
 _ACT_ERRNO = 0x00050000
 _EPERM = 1

@@ -5,13 +5,13 @@ Privilege: whatever the worker has left; nothing is ever retried with more.
 
 import os
 from collections.abc import Callable
-from typing import Any, NoReturn
 
 from cnisandbox import errors
 from cnisandbox.boundary.attestation import Attestation
 from cnisandbox.boundary.calls import TABLE, is_permitted
 from cnisandbox.boundary.wire import Channel, check
 from cnisandbox.errors import BoundaryViolation, CniError, DelegateFailed, KernelRefused
+from cnisandbox.hints import Any, NoReturn
 
 # What a worker may report, by position. The receiver picks the class from its own table; the wire carries a number.
 _ERROR_CLASSES: tuple[type[CniError], ...] = (

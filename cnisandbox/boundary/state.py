@@ -13,7 +13,6 @@ Source: mount_setattr(2), section "ID-mapped mounts"; Linux 5.12 (ext4, xfs), 6.
 import errno
 import os
 import stat
-from typing import NamedTuple
 
 from cnisandbox.boundary.syscalls import checked, lib
 from cnisandbox.boundary.view import (
@@ -25,6 +24,7 @@ from cnisandbox.boundary.view import (
     set_attributes,
 )
 from cnisandbox.errors import IoFailure, quoted, reason
+from cnisandbox.hints import NamedTuple
 
 DEFAULT_DIRECTORY = "/var/lib/cni/networks"
 # Used when they exist, without being asked for.

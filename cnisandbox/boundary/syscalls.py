@@ -1,9 +1,9 @@
 """Python's side of `native/`: -errno becomes OSError, and nothing else happens here."""
 
 import os
-from typing import Any
 
 from cnisandbox import _native
+from cnisandbox.hints import Any
 
 lib: Any = _native.lib
 ffi: Any = _native.ffi

@@ -6,9 +6,9 @@ Source: fsopen(2), open_tree(2), move_mount(2), mount_setattr(2), pivot_root(2).
 """
 
 import os
-from typing import NamedTuple
 
 from cnisandbox.boundary.syscalls import checked, lib
+from cnisandbox.hints import NamedTuple
 
 _AT_FDCWD = -100
 _AT_EMPTY_PATH = 0x1000

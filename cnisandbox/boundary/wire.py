@@ -20,9 +20,9 @@ import select
 import struct
 import time
 import types
-from typing import Any, cast
 
 from cnisandbox.errors import BoundaryViolation
+from cnisandbox.hints import Any, cast
 
 # LIMIT: a netconf is at most 1 MiB, so no honest message is longer than one netconf and its envelope.
 MAX_MESSAGE_BYTES = 2 << 20

@@ -8,12 +8,11 @@ Privilege: none.
 Source: CNI specification 1.1.0, sections 1 and 4; libcni pkg/skel/skel.go and pkg/utils/utils.go, v1.3.0.
 """
 
-from typing import NamedTuple
-
 from cnisandbox.cni.result import Result, dns_from, result_from
 from cnisandbox.cni.value import Value, decode
 from cnisandbox.cni.versions import SUPPORTED, parse_version, require
 from cnisandbox.errors import InvalidConfig, UndecodableInput, quoted
+from cnisandbox.hints import NamedTuple
 
 _LATEST = SUPPORTED[-1]
 _UNSPECIFIED = SUPPORTED[0]

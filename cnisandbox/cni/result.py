@@ -11,11 +11,10 @@ Privilege: none.
 Source: CNI specification 1.1.0, section 5; libcni pkg/types/{020,040,100,create}, v1.3.0.
 """
 
-from typing import NamedTuple
-
 from cnisandbox.cni.value import Value, decode
 from cnisandbox.cni.versions import CURRENT, ONE_ADDRESS_PER_FAMILY, SUPPORTED, family
 from cnisandbox.errors import InvalidConfig, UndecodableInput, quoted
+from cnisandbox.hints import NamedTuple
 
 _UINT32_MAX = 2**32 - 1
 _UINT8_MAX = 2**8 - 1

@@ -6,7 +6,6 @@ Source: containernetworking/plugins v1.9.1, plugins/ipam/host-local/backend/allo
 """
 
 from ipaddress import IPv4Address, IPv6Address
-from typing import NamedTuple
 
 from cnisandbox.cni.args import parse_args
 from cnisandbox.cni.netconf import NetConf
@@ -14,6 +13,7 @@ from cnisandbox.cni.result import Route, route_from
 from cnisandbox.cni.value import Value
 from cnisandbox.cni.versions import ONE_ADDRESS_PER_FAMILY
 from cnisandbox.errors import InvalidConfig, InvalidEnvironment
+from cnisandbox.hints import NamedTuple
 from cnisandbox.ipam.ranges import RangeSet, parse_range, parse_range_set, require_disjoint
 
 DEFAULT_DATA_DIR = "/var/lib/cni/networks"

@@ -21,9 +21,9 @@ import contextlib
 import errno
 import os
 from collections.abc import Callable, Iterable
-from typing import NamedTuple
 
 from cnisandbox.cni.netconf import Attachment
+from cnisandbox.hints import NamedTuple
 
 _SEAL = "seal"
 _UNLISTED = "*"

@@ -10,9 +10,9 @@ Source: containernetworking/plugins v1.9.1, plugins/ipam/host-local/backend/allo
 from collections.abc import Iterator, Sequence
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from itertools import pairwise
-from typing import NamedTuple
 
 from cnisandbox.cni.value import Value
+from cnisandbox.hints import NamedTuple
 
 _IPV4 = 4
 _SMALLEST_HOST_BITS = 2

@@ -40,10 +40,10 @@ import time
 from collections.abc import Callable, Iterable
 from ipaddress import ip_address
 from types import TracebackType
-from typing import NamedTuple
 
 from cnisandbox.cni.netconf import Attachment
 from cnisandbox.errors import CniError, IoFailure, TryAgain, reason
+from cnisandbox.hints import NamedTuple
 from cnisandbox.ipam.index import NEW, Index, Seal, entry_name, remove_new, write_new
 
 _LOCK = "lock"

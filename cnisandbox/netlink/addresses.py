@@ -6,10 +6,10 @@ Privilege: CAP_NET_ADMIN in the netns for what changes something, none for looki
 import errno
 from _socket import AF_INET6
 from collections.abc import Iterator
-from typing import NamedTuple
 
 from cnisandbox.boundary.calls import declared
 from cnisandbox.errors import KernelRefused
+from cnisandbox.hints import NamedTuple
 from cnisandbox.netlink.codec import Attributes
 from cnisandbox.netlink.message import NLM_F_CREATE, NLM_F_EXCL, Message
 from cnisandbox.netlink.prefix import Prefix, parse_prefix

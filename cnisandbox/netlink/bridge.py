@@ -5,10 +5,10 @@ Privilege: CAP_NET_ADMIN in the netns for what changes something, none for looki
 
 import errno
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
 
 from cnisandbox.boundary.calls import declared
 from cnisandbox.errors import KernelRefused
+from cnisandbox.hints import NamedTuple
 from cnisandbox.netlink.codec import Attributes
 from cnisandbox.netlink.links import (
     NO_MAC,

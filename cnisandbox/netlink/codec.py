@@ -19,7 +19,8 @@ Source: include/uapi/linux/netlink.h, lib/nlattr.c, Linux 6.1; netlink(7).
 import struct
 from _socket import AF_INET, AF_INET6, inet_ntop, inet_pton  # the C module: `socket` takes 3 ms to make its enums
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+
+from cnisandbox.hints import Any
 
 NLA_F_NESTED = 0x8000
 NLA_TYPE_MASK = 0x3FFF  # without NLA_F_NESTED and NLA_F_NET_BYTEORDER

@@ -8,10 +8,10 @@ Privilege: CAP_NET_ADMIN in the container's netns for configuring, none for look
 import errno
 import time
 from _socket import AF_INET6
-from typing import NamedTuple
 
 from cnisandbox.boundary.calls import declared
 from cnisandbox.errors import KernelRefused
+from cnisandbox.hints import NamedTuple
 from cnisandbox.netlink import addresses as addresses_
 from cnisandbox.netlink import routes as routes_
 from cnisandbox.netlink.addresses import LinkAddress, list_addresses

@@ -5,10 +5,10 @@ Privilege: CAP_NET_ADMIN in the netns for what changes something, none for looki
 
 import errno
 import time
-from typing import Any, NamedTuple
 
 from cnisandbox.boundary.calls import declared
 from cnisandbox.errors import KernelRefused, quoted
+from cnisandbox.hints import Any, NamedTuple
 from cnisandbox.netlink.codec import Attributes
 from cnisandbox.netlink.message import Message
 from cnisandbox.netlink.tables.link import (

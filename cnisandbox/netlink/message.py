@@ -5,8 +5,8 @@ Source: include/uapi/linux/netlink.h, net/netlink/af_netlink.c (netlink_ack), Li
 
 import struct
 from collections.abc import Iterator, Mapping
-from typing import NamedTuple
 
+from cnisandbox.hints import NamedTuple
 from cnisandbox.netlink.codec import (
     HEADER,
     RAW,

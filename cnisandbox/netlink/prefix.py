@@ -5,9 +5,9 @@ The `ipaddress` module knows more, but its objects cannot cross the boundary, an
 
 import errno
 from _socket import AF_INET, AF_INET6, inet_ntop, inet_pton
-from typing import NamedTuple
 
 from cnisandbox.errors import KernelRefused, quoted
+from cnisandbox.hints import NamedTuple
 
 
 class Prefix(NamedTuple):

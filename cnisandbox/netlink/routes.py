@@ -6,9 +6,9 @@ Privilege: CAP_NET_ADMIN in the netns for what changes something, none for looki
 import errno
 from _socket import AF_INET, AF_INET6
 from collections.abc import Iterator
-from typing import NamedTuple
 
 from cnisandbox.boundary.calls import declared
+from cnisandbox.hints import NamedTuple
 from cnisandbox.netlink.codec import HEADER, Attributes
 from cnisandbox.netlink.message import NLM_F_CREATE, Message
 from cnisandbox.netlink.prefix import Prefix, parse_address, parse_prefix

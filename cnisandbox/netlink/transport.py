@@ -14,9 +14,9 @@ import errno
 import os
 import struct
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple, NoReturn
 
 from cnisandbox.errors import KernelRefused
+from cnisandbox.hints import NamedTuple, NoReturn
 from cnisandbox.netlink.codec import Attributes, CodecError
 from cnisandbox.netlink.message import (
     NLM_F_ACK,

@@ -4,10 +4,10 @@ Privilege: CAP_NET_ADMIN in this netns and in the one that the other end is for.
 """
 
 import errno
-from typing import NamedTuple
 
 from cnisandbox.boundary.calls import declared
 from cnisandbox.errors import KernelRefused
+from cnisandbox.hints import NamedTuple
 from cnisandbox.netlink.bridge import port_attributes
 from cnisandbox.netlink.codec import HEADER, Attributes
 from cnisandbox.netlink.links import (

@@ -10,10 +10,10 @@ Privilege: CAP_NET_ADMIN in the netns.
 """
 
 import errno
-from typing import NamedTuple
 
 from cnisandbox.boundary.calls import declared
 from cnisandbox.errors import KernelRefused
+from cnisandbox.hints import NamedTuple
 from cnisandbox.netlink.bridge import EnsuredLink, Vlan, set_vlans
 from cnisandbox.netlink.links import (
     Link,

@@ -13,10 +13,10 @@ import errno
 import json
 import os
 from collections.abc import Callable
-from typing import Any
 
 from cnisandbox._nftables import ffi, lib
 from cnisandbox.errors import KernelRefused, quoted
+from cnisandbox.hints import Any
 
 Command = dict[str, Any]
 """One command or one listed object as libnftables-json(5) writes them, such as {"add": {"table": {...}}}."""

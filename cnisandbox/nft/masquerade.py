@@ -43,11 +43,11 @@ caller can masquerade an address that is not its own, or stop masquerading one: 
 
 from collections.abc import Collection
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_interface, ip_network
-from typing import Any, NamedTuple
 
 from cnisandbox.boundary.calls import declared
 from cnisandbox.digest import sha512_hex
 from cnisandbox.errors import InvalidConfig, quoted
+from cnisandbox.hints import Any, NamedTuple
 from cnisandbox.nft import reference
 from cnisandbox.nft.connection import Command, chains_of, listed, rules_of, transact
 from cnisandbox.nft.statements import Statement, Table, goto, match, network_operand, payload, protocol_of, text_of

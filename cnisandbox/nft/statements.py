@@ -5,8 +5,8 @@ Source: libnftables-json(5), nftables 1.0.6.
 
 from _socket import AF_INET, AF_INET6, inet_ntop
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
-from typing import Any
 
+from cnisandbox.hints import Any
 from cnisandbox.nft.connection import Command
 
 Statement = dict[str, Any]

@@ -32,7 +32,8 @@ ALLOWED_IN_BOUNDARY = {
     "struct",
     "time",
     "types",
-    "typing",
+    "__future__",
+    "cnisandbox.hints",
     # capabilities, securebits, process titles
     "prctl",
     # ours: the extension, the errors, itself
