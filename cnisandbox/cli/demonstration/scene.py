@@ -7,9 +7,12 @@ machine ── unshare ──▶ this program again   first process of a pid nam
 
 import contextlib
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+
+import prctl
 
 from cnisandbox.cli import host, launcher
 from cnisandbox.errors import IoFailure, quoted, reason
@@ -45,12 +48,21 @@ def run_again_inside(arguments: Sequence[str], time_limit_s: float) -> int:
     with _mount_points():
         try:
             return subprocess.run(  # noqa: S603 - this program itself
-                command, check=False, timeout=time_limit_s, env={**os.environ, _INSIDE: "1"}
+                command,
+                check=False,
+                timeout=time_limit_s,
+                env={**os.environ, _INSIDE: "1"},
+                preexec_fn=_die_with_parent,
             ).returncode
         except subprocess.TimeoutExpired:
             return STATUS_OF_TIME_LIMIT
         except OSError as error:
             raise IoFailure(f"execute unshare: {reason(error)}", "install the package util-linux") from error
+
+
+def _die_with_parent() -> None:
+    """Have unshare killed when this process is; the scene, all of its processes, goes with it."""
+    prctl.set_pdeathsig(signal.SIGKILL)
 
 
 @contextlib.contextmanager
