@@ -120,15 +120,17 @@ def _phases(events: list[Event]) -> list[tuple[str, float]]:
         ("open state directories, fork workers", forks[-1] - first),
         ("the engine confines itself", confined - forks[-1]),
         ("it waits for the last attestation", writes[0] - confined),
-        (
-            f"the work: {len(writes) - 1} requests to workers and writes to files, {sends} sends to the kernel",
-            writes[-1] - writes[0],
-        ),
+        ("the work: requests to workers, and theirs to the kernel", writes[-1] - writes[0]),
         ("its end", ended - writes[-1]),
     ]
-    return phases + [
-        ("in parallel, a worker from its first call to its attestation", length) for length in _drops(events, entry)
+    workers = [
+        ("in parallel: a worker from its first call to its attestation", length) for length in _drops(events, entry)
     ]
+    counts = [
+        ("number of writes of the engine: requests, files, the result", len(writes)),
+        ("number of sends to the kernel", sends),
+    ]
+    return phases + workers + counts
 
 
 def _drops(events: list[Event], entry: int) -> list[float]:

@@ -5,9 +5,11 @@ Privilege: CAP_SYS_ADMIN over the mount namespace, which `enter_own_namespaces` 
 Source: fsopen(2), open_tree(2), move_mount(2), mount_setattr(2), pivot_root(2).
 """
 
+import errno
 import os
 
 from cnisandbox.boundary.syscalls import checked, lib
+from cnisandbox.errors import IsolationUnavailable
 from cnisandbox.hints import NamedTuple
 
 _AT_FDCWD = -100
@@ -65,8 +67,18 @@ def set_attributes(
 
 
 def _make_private() -> None:
-    """Keep what happens to our mounts from reaching the namespace that they were copied from."""
-    checked(lib.native_mount_setattr(_AT_FDCWD, b"/", _AT_RECURSIVE, 0, 0, _MS_PRIVATE, 0), "/")
+    """Keep what happens to our mounts from reaching the namespace that they were copied from.
+
+    Raises:
+        IsolationUnavailable: the caller's root is a chroot; what is no mount can be neither made private nor exchanged.
+    """
+    result = lib.native_mount_setattr(_AT_FDCWD, b"/", _AT_RECURSIVE, 0, 0, _MS_PRIVATE, 0)
+    if result == -errno.EINVAL:
+        raise IsolationUnavailable(
+            "exchange the root: it is not a mount, as in a chroot",
+            "run the runtime where / is a mount: in a mount namespace entered with pivot_root, or on the host",
+        )
+    checked(result, "/")
 
 
 def enter_empty_root(mounts: tuple[Mount, ...]) -> None:

@@ -5,6 +5,7 @@ world ("host")                            blue                     outside
   up0 192.0.2.1 ════════════════════════════════════════════════ up0 192.0.2.9
 """
 
+import functools
 import re
 import time
 
@@ -16,7 +17,7 @@ from tests.interop.differential_cases import BRIDGE, DUAL, LAYER2
 from tests.interop.observe import differences, masquerade_facts, observe, store
 from tests.interop.plugin_calls import JsonObject, Plugins, changed
 from tests.interop.test_differential import MAY_REMAIN
-from tests.world import World, kernel_has, requires_feature
+from tests.world import World, kernel_has, requires_feature, wait_until
 
 VERSIONS = ("0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0")
 NETCONF = changed(BRIDGE, cniVersion="1.1.0", isDefaultGateway=True, ipam__ranges=DUAL)
@@ -38,14 +39,19 @@ def ping(world: World, address: str, netns: str | None = None, expect: int = 0) 
 def make_outside(world: World) -> None:
     """A host elsewhere that knows no route back to the containers."""
     world.netns("outside")
-    for command in (
-        "ip link add up0 type veth peer name up0 netns outside",
-        "echo 0 > /proc/sys/net/ipv6/conf/up0/accept_dad",  # or the host cannot ask for neighbours at once
-        "ip addr add 192.0.2.1/24 dev up0; ip addr add 2001:db8::1/64 dev up0 nodad; ip link set up0 up",
-        "ip -n outside addr add 192.0.2.9/24 dev up0; ip -n outside addr add 2001:db8::9/64 dev up0 nodad",
-        "ip -n outside link set up0 up",
-    ):
-        world.run(["sh", "-ec", command])
+    world.run(["ip", "link", "add", "up0", "type", "veth", "peer", "name", "up0", "netns", "outside"])
+    for netns, host in ((None, 1), ("outside", 9)):
+        script = (
+            "echo 0 > /proc/sys/net/ipv6/conf/up0/accept_dad; ip link set up0 up;"
+            f" ip addr add 192.0.2.{host}/24 dev up0; ip addr add 2001:db8::{host}/64 dev up0 nodad"
+        )
+        world.run(["sh", "-ec", script], netns=netns)
+    for address in ("192.0.2.9", "2001:db8::9"):
+        wait_until(functools.partial(answers, world, address))
+
+
+def answers(world: World, address: str) -> bool:
+    return world.run(["ping", "-c1", "-W1", address], expect=None).returncode == 0
 
 
 class TestVersions:
