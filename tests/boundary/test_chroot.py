@@ -7,7 +7,7 @@ from tests.world import World
 NETCONF = {"cniVersion": "1.0.0", "name": "n1", "type": "loopback"}
 JAIL = "/run/jail/root"
 # Everything of the system is there, but the directory itself is no mount.
-FILL = f"mkdir -p {JAIL} && cd {JAIL} && for d in /[a-z]*; do [ -d $d ] && mkdir .$d && mount --rbind $d .$d; done; true"
+FILL = f"mkdir -p {JAIL} && cd {JAIL} && for d in /[a-z]*; do [ -d $d ] && mkdir .$d && mount --rbind $d .$d; done; :"
 
 
 def test_a_root_that_is_no_mount_is_refused_with_what_to_do(world: World, plugin_dir: str) -> None:
