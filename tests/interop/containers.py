@@ -147,6 +147,10 @@ class Podman:
         self("run", "-d", "--name", name, *options, IMAGE, *command)
         return self.address(name)
 
+    def remove_all(self) -> None:
+        """Remove what a failed test has left running: it is in namespaces of its own, which the world does not know."""
+        self("rm", "-f", "-a", "-t0")
+
     def address(self, name: str) -> str:
         inspected = json.loads(self("inspect", name))[0]
         address: str = inspected["NetworkSettings"]["Networks"][NETWORK]["IPAddress"]
@@ -221,9 +225,22 @@ class Containerd:
         return ""
 
     def stop(self) -> None:
-        """End the daemon, in the way it is meant to be ended."""
+        """End what a failed test has left running, and the daemon, in the way it is meant to be ended."""
+        for name in self("task", "ls", "-q").split():
+            self._ctr("task", "kill", "-s", "KILL", "--all", name, expect=None)
+            self._ctr("task", "rm", "-f", name, expect=None)
         self._daemon.terminate()
         self._daemon.wait(timeout=20)
+
+
+@contextlib.contextmanager
+def prepared_podman(world: World, directory: Path, plugin_dirs: list[str]) -> Iterator[Podman]:
+    """Prepare podman, and remove its containers at the end."""
+    podman = Podman(world, directory, plugin_dirs)
+    try:
+        yield podman
+    finally:
+        podman.remove_all()
 
 
 @contextlib.contextmanager

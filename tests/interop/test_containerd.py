@@ -11,10 +11,10 @@ from tests.interop.containers import (
     LOOPBACK,
     PAGE,
     SERVE,
-    Podman,
     fetch,
     footprint,
     ping,
+    prepared_podman,
     received_all,
     running_containerd,
 )
@@ -55,8 +55,10 @@ def test_containers_reach_each_other_and_the_host(
 
 def test_containers_of_podman_and_of_containerd_share_a_network(world: World, tmp_path: Path, plugin_dir: str) -> None:
     containers.write_network(world, BRIDGE)
-    podman = Podman(world, tmp_path / "podman", [plugin_dir])
-    with running_containerd(world, tmp_path / "containerd", plugin_dir) as containerd:
+    with (
+        prepared_podman(world, tmp_path / "podman", [plugin_dir]) as podman,
+        running_containerd(world, tmp_path / "containerd", plugin_dir) as containerd,
+    ):
         before = footprint(world)
         by_podman = podman.start("web", command=SERVE)
         by_ctr = containerd.start("web", *SERVE)
