@@ -156,11 +156,16 @@ def _require_state_dir(path: str) -> None:
 def _replace(path: Path, text: str) -> None:
     if len(text.encode("utf-8", "surrogateescape")) > _STATE_DIRS_BYTES:
         raise InvalidConfig(f"write {path}: it would be longer than {_STATE_DIRS_BYTES} bytes", "allow a common parent")
-    temporary = path.with_name(f".{path.name}.new")
+    replace_file(str(path), text.encode("utf-8", "surrogateescape"))
+
+
+def replace_file(path: str, content: bytes) -> None:
+    """Write a file that everybody may read; at each moment either the old one or the new one is there, complete."""
+    temporary = Path(path).with_name(f".{Path(path).name}.new")
     temporary.unlink(missing_ok=True)
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
-    with open(fd, "w", errors="surrogateescape") as file:
-        file.write(text)
+    with open(fd, "wb") as file:
+        file.write(content)
         file.flush()
         os.fchmod(fd, 0o644)
         os.fsync(fd)

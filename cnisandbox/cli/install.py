@@ -9,10 +9,10 @@ import argparse
 import json
 import os
 
-from cnisandbox.cli import host, launcher, output
+from cnisandbox.cli import bytecode, host, launcher, output
 from cnisandbox.errors import InvalidConfig, InvalidEnvironment, IoFailure, quoted, reason
 
-_STYLES = {"replaced": "yellow", "not compiled": "yellow", "unchanged": "dim"}
+_STYLES = {"replaced": "yellow", "not compiled": "yellow", "not bundled": "yellow", "unchanged": "dim"}
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -45,7 +45,7 @@ def run(arguments: argparse.Namespace) -> int:
             launcher.require_installable(directory_fd, arguments.prefix + name, force=arguments.force)
         changes += [host.ensure_service_user(), host.ensure_config_directory()]
         changes += host.add_state_dirs(arguments.state_dir)
-        changes.append(host.compile_package())
+        changes += [host.compile_package(), bytecode.write_bundles()]
         changes += [launcher.install(directory_fd, arguments.prefix + name, name) for name in names]
     rows = [(change.what, change.name, change.note) for change in changes]
     print(output.table(("what", "object", "note"), rows, [_STYLES.get(change.what, "green") for change in changes]))

@@ -31,9 +31,13 @@ _TEMPLATE = """\
 # Made by `cnisandbox install`; `cnisandbox uninstall` takes it away.
 import gc
 import sys
+from _frozen_importlib_external import SourceFileLoader
 
 gc.disable()  # a call is over before garbage matters, and looking for it while modules load takes 3 ms
 sys.path += {directories!r}
+bundle = type(sys)("cnisandbox.bundle")  # not imported: the package, which would come with it, is in the bundle
+SourceFileLoader(bundle.__name__, {loader!r}).exec_module(bundle)
+bundle.use({bundle!r})
 from cnisandbox.plugins.{module} import main
 
 main()
@@ -65,6 +69,11 @@ def import_directories() -> list[str]:
     return list(dict.fromkeys(str(directory) for directory in (package_directory().parent, *extensions)))
 
 
+def bundle_path(plugin: str) -> str:
+    """The file with the byte code of a plugin (cnisandbox/bundle.py)."""
+    return str(package_directory() / "__pycache__" / f"{plugin}.{sys.implementation.cache_tag}.bundle")
+
+
 def render(plugin: str) -> bytes:
     """Write a launcher.
 
@@ -80,7 +89,13 @@ def render(plugin: str) -> bytes:
         )
     module = plugin.replace("-", "_")
     text = _TEMPLATE.format(
-        interpreter=interpreter, mark=MARK, plugin=plugin, directories=import_directories(), module=module
+        interpreter=interpreter,
+        mark=MARK,
+        plugin=plugin,
+        directories=import_directories(),
+        loader=str(package_directory() / "bundle.py"),
+        bundle=bundle_path(plugin),
+        module=module,
     )
     return text.encode("utf-8", "surrogateescape")
 

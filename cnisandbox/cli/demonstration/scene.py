@@ -14,7 +14,6 @@ from collections.abc import Iterator, Sequence
 
 import prctl
 
-from cnisandbox.cli import host, launcher
 from cnisandbox.errors import IoFailure, quoted, reason
 
 PRIVATE_DIRECTORIES = ("/run", "/var/lib/cni", "/etc/cni", "/etc/cnisandbox")
@@ -93,13 +92,9 @@ def prepare() -> None:
     for directory in PRIVATE_DIRECTORIES:
         run("mount", "-t", "tmpfs", "-o", "mode=0755", "cnisandbox-demo", directory)
     run("ip", "link", "set", "lo", "up")
-    for directory in ("/run/netns", "/etc/cni/net.d", PLUGIN_DIRECTORY):
+    for directory in ("/run/netns", "/etc/cni/net.d"):
         os.makedirs(directory, 0o755)
-    host.ensure_service_user()
-    launcher.require_safe_directory(PLUGIN_DIRECTORY)
-    with launcher.opened(PLUGIN_DIRECTORY) as directory_fd:
-        for name in launcher.plugin_names():
-            launcher.install(directory_fd, name, name)
+    run(sys.executable, "-m", "cnisandbox.cli.main", "install", "--bin-dir", PLUGIN_DIRECTORY)
 
 
 def run(*argv: str, netns: str | None = None, accepted: Sequence[int] = (0,)) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from cnisandbox.boundary import state
 from cnisandbox.boundary.sandbox import SERVICE_USER
-from cnisandbox.cli import host, launcher
+from cnisandbox.cli import bytecode, host, launcher
 from cnisandbox.cli.probes import DEGRADED, MISSING, OK, Probe, Seen
 from cnisandbox.errors import CniError
 
@@ -48,6 +48,13 @@ def _installation() -> Seen:
     if changeable:
         return Seen(DEGRADED, f"others than root may change {', '.join(changeable[:3])}")
     return Seen(OK, str(launcher.package_directory()))
+
+
+def _byte_code() -> Seen:
+    unused = bytecode.unused_bundles()
+    if unused:
+        return Seen(DEGRADED, "; ".join(f"{plugin}: {why}" for plugin, why in unused.items()))
+    return Seen(OK, "fresh")
 
 
 def _state_directories() -> Seen:
@@ -145,6 +152,12 @@ PROBES = (
         "that nobody but root decides what runs as root",
         "move it to a place such as /opt where only root may write",
         _installation,
+    ),
+    Probe(
+        "byte code bundles",
+        "quick calls: without them a plugin takes a fifth longer to start",
+        "cnisandbox install makes them anew",
+        _byte_code,
     ),
     Probe(
         "state directories",

@@ -1,0 +1,140 @@
+"""The byte code of a plugin, all of it out of one file: what a launcher executes before it imports the plugin.
+
+A plugin is a new process for every call, and imports some ninety modules. The import system searches the path for each
+of them, asks for its state, opens and reads it. A bundle, which `cnisandbox install` writes, has the code of them all.
+
+    __pycache__/bridge.cpython-311.bundle
+      head      magic number of the interpreter's byte code · hash of the rest · length of the index
+      index     the module path that it was made with · path, mtime and size of each source · the modules
+      code      a code object for each module
+
+It is used if everything in it is as it was: the interpreter's version, the module path, each source. Otherwise it is
+ignored, whatever is wrong with it, and modules are imported from their own files.
+
+A launcher executes this file, and does not import it: `cnisandbox/__init__` imports most of what is in a bundle.
+
+Privilege: everything the runtime has.
+"""
+
+import _imp
+import marshal  # noqa: TID251 - byte code, of which the interpreter's own files are made too; never data from outside
+import os
+import stat
+import sys
+
+# What importlib.machinery and importlib.util export, which are not loaded at this time and take a millisecond.
+from _frozen_importlib import ModuleSpec
+from _frozen_importlib_external import MAGIC_NUMBER, SourceFileLoader
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import CodeType
+
+    # name, file, file of its byte code, where its submodules are if it is a package
+    Module = tuple[str, str, str, list[str] | None]
+    Source = tuple[str, int, int]
+
+_HASH_END = len(MAGIC_NUMBER) + 8
+_INDEX_START = _HASH_END + 4
+_HASH_KEY = int.from_bytes(MAGIC_NUMBER, "little")
+
+
+def use(path: str) -> bool:
+    """Have the modules of a bundle imported from it from now on.
+
+    Returns:
+        Whether the bundle is used; False if it cannot be.
+    """
+    try:
+        finder = _Finder(*load(path, sys.path))
+    except (OSError, ValueError, EOFError, TypeError):
+        return False
+    sys.meta_path.insert(0, finder)
+    return True
+
+
+def load(path: str, search_path: list[str]) -> "tuple[list[Module], list[CodeType]]":
+    """Read a bundle.
+
+    Args:
+        path: The file.
+        search_path: Where modules are searched for without it.
+
+    Returns:
+        The modules, and the code of each.
+
+    Raises:
+        ValueError: It must not be used; the message says why.
+        OSError: It is not there, or a source of it is not.
+        EOFError, TypeError: It is none.
+    """
+    data = _read(path)
+    if data[: len(MAGIC_NUMBER)] != MAGIC_NUMBER:
+        raise ValueError("made by another version of Python")
+    if data[len(MAGIC_NUMBER) : _HASH_END] != _imp.source_hash(_HASH_KEY, data[_HASH_END:]):
+        raise ValueError("damaged")
+    code_start = _INDEX_START + int.from_bytes(data[_HASH_END:_INDEX_START], "little")
+    searched, sources, modules = marshal.loads(data[_INDEX_START:code_start])  # noqa: S302 - see _read
+    if searched != search_path:
+        raise ValueError("made with another module path")
+    for source, mtime_ns, size in sources:
+        status = os.stat(source)
+        if status.st_mtime_ns != mtime_ns or status.st_size != size:
+            raise ValueError(f"{source} has changed")
+    return modules, marshal.loads(data[code_start:])  # noqa: S302 - see _read
+
+
+def pack(search_path: list[str], sources: "list[Source]", modules: "list[Module]", codes: "list[CodeType]") -> bytes:
+    """Make the content of a bundle."""
+    index = marshal.dumps((search_path, sources, modules))
+    rest = len(index).to_bytes(4, "little") + index + marshal.dumps(codes)
+    return MAGIC_NUMBER + _imp.source_hash(_HASH_KEY, rest) + rest
+
+
+def _read(path: str) -> memoryview:
+    """Read the file, if nobody but root can have written it.
+
+    It is code that root is going to execute: as are the files of byte code beside it, which the same command wrote into
+    the same directory, and which the interpreter executes without asking whose they are. Who may exchange this one may
+    exchange those, so it adds nothing to what is trusted; but where others can write, it is not used.
+    """
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    try:
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode):
+            raise ValueError("not a file")
+        for one in (status, os.stat(os.path.dirname(path))):
+            if one.st_uid != 0 or one.st_mode & 0o022:
+                raise ValueError("others than root may write to it, or to its directory")
+        return memoryview(os.read(fd, status.st_size))
+    finally:
+        os.close(fd)
+
+
+class _Loader(SourceFileLoader):
+    """Differs from the usual one in where the code comes from."""
+
+    def __init__(self, name: str, path: str, code: "CodeType") -> None:
+        super().__init__(name, path)
+        self._code = code
+
+    def get_code(self, fullname: str) -> "CodeType":  # noqa: ARG002 - a loader is of one module
+        return self._code
+
+
+class _Finder:
+    """Finds the modules of a bundle."""
+
+    def __init__(self, modules: "list[Module]", codes: "list[CodeType]") -> None:
+        self._found = {module[0]: (module, code) for module, code in zip(modules, codes, strict=True)}
+
+    def find_spec(self, name: str, _path: object = None, _target: object = None) -> ModuleSpec | None:
+        """Say where a module comes from; None if it is not in the bundle."""
+        if name not in self._found:
+            return None
+        (_, origin, cached, locations), code = self._found[name]
+        spec = ModuleSpec(name, _Loader(name, origin, code), origin=origin, is_package=locations is not None)
+        spec.submodule_search_locations = locations
+        spec.has_location = True
+        spec.cached = cached
+        return spec

@@ -1,0 +1,111 @@
+"""Writes the bundles of byte code that launchers use, and says which of them are of no use (cnisandbox/bundle.py)."""
+
+import ast
+import os
+import subprocess
+import sys
+from types import CodeType
+from typing import TYPE_CHECKING
+
+from cnisandbox import bundle
+from cnisandbox.cli import host, launcher
+from cnisandbox.errors import reason
+
+if TYPE_CHECKING:
+    from cnisandbox.bundle import Module, Source
+
+# As a launcher does it, without the bundle. What the interpreter starts with is loaded before a bundle can be used;
+# extension modules have no byte code.
+_LIST_MODULES = """\
+import sys
+sys.path += {directories!r}
+before = set(sys.modules)
+{imports}
+found = [(name, getattr(sys.modules[name], "__spec__", None)) for name in sys.modules if name not in before]
+print((sys.path, [
+    (name, spec.origin, spec.cached, spec.submodule_search_locations)
+    for name, spec in found
+    if type(getattr(spec, "loader", None)).__name__ == "SourceFileLoader"
+]))
+"""
+
+
+def write_bundles() -> launcher.Change:
+    """Write the bundle of each plugin, unless all of them are in order; a plugin works without one."""
+    if not unused_bundles():
+        return launcher.Change("unchanged", "byte code", "in one file for each plugin")
+    failures = [f"{plugin}: {why}" for plugin in launcher.plugin_names() if (why := _write_bundle(plugin))]
+    if not failures:
+        failures = [f"{plugin}: {why}" for plugin, why in unused_bundles().items()]
+    if failures:
+        return launcher.Change("not bundled", "byte code", f"calls will take longer; {failures[0]}")
+    return launcher.Change("bundled", "byte code", "in one file for each plugin")
+
+
+def unused_bundles() -> dict[str, str]:
+    """Say which bundles a launcher would ignore.
+
+    Returns:
+        Plugin names, each with the reason; nothing if all are in order.
+    """
+    search_path, _ = _list_modules("")
+    reasons = {plugin: _why_unused(launcher.bundle_path(plugin), search_path) for plugin in launcher.plugin_names()}
+    return {plugin: why for plugin, why in reasons.items() if why}
+
+
+def _write_bundle(plugin: str) -> str:
+    """Write a bundle.
+
+    Returns:
+        Why that is impossible; nothing if it is written.
+    """
+    try:
+        host.replace_file(launcher.bundle_path(plugin), _content(plugin))
+    except OSError as error:
+        return reason(error)
+    except subprocess.CalledProcessError as error:  # a library that only this plugin needs may be missing
+        return str(error.stderr).strip().rpartition("\n")[2]
+    return ""
+
+
+def _why_unused(path: str, search_path: list[str]) -> str:
+    try:
+        bundle.load(path, search_path)
+    except OSError as error:
+        return f"{error.filename}: {reason(error)}"
+    except (ValueError, EOFError, TypeError) as error:
+        return str(error)
+    return ""
+
+
+def _content(plugin: str) -> bytes:
+    """Compile every module that a plugin imports."""
+    search_path, modules = _list_modules(f"import cnisandbox.plugins.{plugin.replace('-', '_')}, cnisandbox.engine")
+    # The format is what cnisandbox/bundle.py makes of it, so a bundle is no fresher than that.
+    sources = [_source(bundle.__file__)]
+    codes = []
+    for _, path, _, _ in modules:
+        # ORDER: the state first; a change between the two then makes the bundle stale
+        sources.append(_source(path))
+        codes.append(_compiled(path))
+    return bundle.pack(search_path, sources, modules, codes)
+
+
+def _source(path: str) -> "Source":
+    status = os.stat(path)
+    return path, status.st_mtime_ns, status.st_size
+
+
+def _compiled(path: str) -> CodeType:
+    with open(path, "rb") as file:
+        code = compile(file.read(), path, "exec", dont_inherit=True, optimize=0)
+    assert isinstance(code, CodeType)
+    return code
+
+
+def _list_modules(imports: str) -> "tuple[list[str], list[Module]]":
+    """Ask the interpreter that a launcher starts for its module path, and for what these imports load."""
+    program = _LIST_MODULES.format(directories=launcher.import_directories(), imports=imports)
+    done = subprocess.run([sys.executable, "-IS", "-c", program], check=True, capture_output=True, text=True)  # noqa: S603
+    search_path, modules = ast.literal_eval(done.stdout)
+    return search_path, modules

@@ -1,0 +1,146 @@
+"""What an installed plugin opens before its first fork: seen by strace, in a copy of the package that tests spoil."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from itertools import takewhile
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from cnisandbox.cli.launcher import package_directory
+from tests.boundary.trace import trace
+from tests.world import World
+
+NETCONF = {"cniVersion": "1.1.0", "name": "lo", "type": "loopback"}
+FORKS = ("clone", "clone3", "fork", "vfork")
+# LIMIT: what is opened between the launcher itself and the first worker: the bundle; the extension modules, and the
+# libraries that they need, each in a place or two; the directories that those are searched in; then the service user,
+# the netns, the list of state directories. Each module that is not in the bundle costs one more.
+MOST_OPENS = 50
+
+
+class Started(NamedTuple):
+    """A call, as far as the first fork.
+
+    Attributes:
+        opened: Paths, in order, from the launcher's own on.
+        document: What was written to standard output in the end.
+    """
+
+    opened: list[str]
+    document: object
+
+    @property
+    def byte_code(self) -> list[str]:
+        """The names of the files of byte code."""
+        return [os.path.basename(path) for path in self.opened if path.endswith((".pyc", ".bundle"))]
+
+
+@pytest.fixture(scope="module")
+def package() -> Iterator[Path]:
+    """A directory with a copy of the package and an installation of it, in a place that is root's alone."""
+    if os.geteuid() != 0:
+        pytest.skip("installing plugins needs root")
+    place = Path(tempfile.mkdtemp(prefix="cnisandbox-test-", dir="/usr/local/lib"))
+    try:
+        place.chmod(0o755)
+        shutil.copytree(package_directory(), place / "cnisandbox", ignore=shutil.ignore_patterns("__pycache__"))
+        install(place)
+        yield place
+    finally:
+        shutil.rmtree(place)
+
+
+def install(place: Path) -> None:
+    command = [sys.executable, "-m", "cnisandbox.cli.main", "install", "--bin-dir", str(place / "bin")]
+    subprocess.run(command, check=True, capture_output=True, timeout=60, cwd=place)
+
+
+def start(world: World, place: Path, plugin: str, verb: str, netconf: dict[str, object]) -> Started:
+    environment = {"CNI_COMMAND": verb, "CNI_CONTAINERID": "c1", "CNI_IFNAME": "lo", "CNI_PATH": str(place / "bin")}
+    environment["CNI_NETNS"] = "/run/netns/blue"
+    launcher = str(place / "bin" / plugin)
+    calls, stdout = trace(world, [launcher], environment, json.dumps(netconf).encode())
+    before_fork = takewhile(lambda call: call.name not in FORKS, calls)
+    opened = [call.text.split('"')[1] for call in before_fork if call.name == "openat"]
+    return Started(opened[opened.index(launcher) :], json.loads(stdout or "null"))
+
+
+def add(world: World, place: Path) -> Started:
+    return start(world, place, "loopback", "ADD", NETCONF)
+
+
+@pytest.mark.parametrize("plugin", ["bridge", "host-local", "loopback"])
+def test_byte_code_comes_from_the_bundle_alone(world: World, package: Path, plugin: str) -> None:
+    world.netns("blue")
+    started = start(world, package, plugin, "DEL", {**NETCONF, "type": plugin})
+    tag = sys.implementation.cache_tag
+    assert started.byte_code == [f"bundle.{tag}.pyc", f"{plugin}.{tag}.bundle"]
+
+
+@pytest.mark.parametrize("plugin", ["bridge", "host-local", "loopback"])
+def test_few_files_are_opened_before_the_first_worker(world: World, package: Path, plugin: str) -> None:
+    world.netns("blue")
+    opened = start(world, package, plugin, "DEL", {**NETCONF, "type": plugin}).opened
+    assert len(opened) < MOST_OPENS, "\n".join(opened)
+
+
+def touch(place: Path) -> None:
+    os.utime(place / "cnisandbox" / "errors.py")
+
+
+def cut_off(place: Path) -> None:
+    for path in (place / "cnisandbox" / "__pycache__").glob("*.bundle"):
+        path.write_bytes(path.read_bytes()[:5000])
+
+
+def remove(place: Path) -> None:
+    for path in (place / "cnisandbox" / "__pycache__").glob("*.bundle"):
+        path.unlink()
+
+
+def share(place: Path) -> None:
+    (place / "cnisandbox" / "__pycache__").chmod(0o777)
+
+
+@pytest.mark.parametrize("spoil", [touch, cut_off, remove, share])
+def test_bundle_that_is_of_no_use_changes_nothing_but_the_files_that_are_read(
+    world: World, package: Path, spoil: Callable[[Path], None]
+) -> None:
+    world.netns("blue")
+    usual = add(world, package)
+    spoil(package)
+    try:
+        spoiled = add(world, package)
+    finally:
+        (package / "cnisandbox" / "__pycache__").chmod(0o755)
+        install(package)
+    again = add(world, package)
+    assert spoiled.document == usual.document == again.document
+    assert "ips" in str(usual.document)
+    assert spoiled.byte_code.count(f"loopback.{sys.implementation.cache_tag}.pyc") == 1
+    assert len(spoiled.byte_code) > 50
+    assert again.byte_code == usual.byte_code
+    assert len(usual.byte_code) == 2
+
+
+def test_source_that_has_changed_is_what_runs(world: World, package: Path) -> None:
+    world.netns("blue")
+    source = package / "cnisandbox" / "plugins" / "loopback.py"
+    text = source.read_text()
+    assert "in sorted(first_of_family)" in text
+    source.write_text(text.replace("in sorted(first_of_family)", "in ()"))
+    try:
+        document = add(world, package).document
+    finally:
+        source.write_text(text)
+        install(package)
+    assert "lo" in str(document)
+    assert "127.0.0.1/8" not in str(document)
+    assert "127.0.0.1/8" in str(add(world, package).document)

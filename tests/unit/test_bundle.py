@@ -1,0 +1,239 @@
+"""A bundle of byte code is used when it is exactly what importing would give, and ignored otherwise."""
+
+import importlib
+import importlib.util
+import os
+import stat
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import CodeType, ModuleType
+from typing import Any
+
+import pytest
+
+from cnisandbox import bundle
+from cnisandbox.cli import bytecode, host, launcher
+from cnisandbox.cli.probes import DEGRADED, OK, machine
+
+SOURCES = {
+    "bundled/__init__.py": "WHERE = 'source'\n",
+    "bundled/inner.py": "def fail():\n    raise LookupError('as it should')\n",
+}
+PACKAGE, INNER = "bundled", "bundled.inner"
+ATTRIBUTES = ("__file__", "__cached__", "__path__", "__package__", "__name__")
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A directory with a package that can be imported; what the test imports of it is forgotten afterwards."""
+    for name, text in SOURCES.items():
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+    monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path)])
+    monkeypatch.setattr(sys, "meta_path", list(sys.meta_path))
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    importlib.invalidate_caches()
+    yield tmp_path
+    for name in (PACKAGE, INNER):
+        sys.modules.pop(name, None)
+
+
+@pytest.fixture
+def path(place: Path) -> Path:
+    """A bundle of the package. To tell from where a module comes, the bundle has another value than the source."""
+    directory = place / "cache"
+    directory.mkdir(mode=0o755)
+    package, inner = (place / name for name in SOURCES)
+    modules: list[bundle.Module] = [
+        (PACKAGE, str(package), importlib.util.cache_from_source(str(package)), [str(package.parent)]),
+        (INNER, str(inner), importlib.util.cache_from_source(str(inner)), None),
+    ]
+    codes = [compiled("WHERE = 'bundle'\n", package), compiled(inner.read_text(), inner)]
+    sources = [(str(source), source.stat().st_mtime_ns, source.stat().st_size) for source in (package, inner)]
+    made = directory / "a.bundle"
+    made.write_bytes(bundle.pack(sys.path, sources, modules, codes))
+    made.chmod(0o644)
+    return made
+
+
+def compiled(text: str, path: Path) -> CodeType:
+    return compile(text, path, "exec", dont_inherit=True)
+
+
+def imported(name: str = PACKAGE) -> ModuleType:
+    return importlib.import_module(name)
+
+
+def came_from() -> Any:
+    return imported().WHERE  # type: ignore[attr-defined]
+
+
+class TestUse:
+    def test_modules_come_from_the_bundle(self, path: Path) -> None:
+        assert bundle.use(str(path))
+        assert came_from() == "bundle"
+
+    def test_modules_look_as_if_imported_from_their_files(self, path: Path) -> None:
+        def look() -> list[object]:
+            modules = [imported(name) for name in (PACKAGE, INNER)]
+            return [getattr(module, name, None) for module in modules for name in ATTRIBUTES]
+
+        usual = look()
+        for name in (PACKAGE, INNER):
+            del sys.modules[name]
+        assert bundle.use(str(path))
+        assert look() == usual
+        assert came_from() == "bundle"
+
+    def test_traceback_shows_the_line_of_the_source(self, path: Path, place: Path) -> None:
+        assert bundle.use(str(path))
+        with pytest.raises(LookupError) as caught:
+            imported(INNER).fail()
+        frame = traceback.extract_tb(caught.value.__traceback__)[-1]
+        assert (frame.filename, frame.line) == (f"{place}/bundled/inner.py", "raise LookupError('as it should')")
+
+    def test_other_modules_are_imported_as_usual(self, path: Path, place: Path) -> None:
+        (place / "bundled" / "later.py").write_text("WHERE = 'source'\n")
+        assert bundle.use(str(path))
+        assert imported("bundled.later").WHERE == "source"
+        del sys.modules["bundled.later"]
+
+
+def rewrite(change: Callable[[bytes], bytes]) -> Callable[[Path, Path], None]:
+    return lambda path, _: path.write_bytes(change(path.read_bytes())) and None
+
+
+def touch(_path: Path, place: Path) -> None:
+    source = place / "bundled" / "inner.py"
+    status = source.stat()
+    os.utime(source, ns=(status.st_atime_ns, status.st_mtime_ns + 1))
+
+
+def grow(_path: Path, place: Path) -> None:
+    source = place / "bundled" / "inner.py"
+    status = source.stat()
+    source.write_text(source.read_text() + "#\n")
+    os.utime(source, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def replace_by_pipe(path: Path, _place: Path) -> None:
+    path.unlink()
+    os.mkfifo(path, 0o600)
+
+
+def replace_by_link(path: Path, _place: Path) -> None:
+    path.rename(path.with_name("moved"))
+    path.symlink_to("moved")
+
+
+SPOILED: dict[str, Callable[[Path, Path], object]] = {
+    "missing": lambda path, _: path.unlink(),
+    "empty": rewrite(lambda _: b""),
+    "garbage": rewrite(lambda data: bytes(reversed(data))),
+    "garbage after the magic number": rewrite(lambda data: data[:4] + b"\xff" * 100),
+    "longer": rewrite(lambda data: data + b"N"),
+    "text": rewrite(lambda _: b"#!/bin/sh\nexit 1\n"),
+    "another magic number": rewrite(lambda data: bytes([data[0] ^ 1]) + data[1:]),
+    "bit flipped in the code": rewrite(lambda data: data[:-20] + bytes([data[-20] ^ 4]) + data[-19:]),
+    "another module path": lambda _path, _place: sys.path.append("/nonexistent"),
+    "source touched": touch,
+    "source of another size": grow,
+    "source gone": lambda _, place: (place / "bundled" / "inner.py").unlink(),
+    "a directory": lambda path, _: (path.unlink(), path.mkdir()),
+    "a pipe": replace_by_pipe,
+    "a link": replace_by_link,
+    "writable by the group": lambda path, _: path.chmod(0o664),
+    "writable by others": lambda path, _: path.chmod(0o646),
+    "in a directory that the group may write": lambda path, _: path.parent.chmod(0o775),
+    "in a directory that others may write": lambda path, _: path.parent.chmod(0o1777),
+    "owned by another": lambda path, _: os.chown(path, 65534, 65534),
+    "in a directory of another's": lambda path, _: os.chown(path.parent, 65534, 65534),
+}
+
+
+@pytest.mark.parametrize("spoil", SPOILED.values(), ids=SPOILED)
+def test_bundle_that_is_not_in_order_is_ignored(path: Path, place: Path, spoil: Callable[[Path, Path], object]) -> None:
+    spoil(path, place)
+    finders = list(sys.meta_path)
+    assert not bundle.use(str(path))
+    assert sys.meta_path == finders
+    assert came_from() == "source"
+
+
+def test_bundle_that_is_cut_off_anywhere_is_ignored(path: Path) -> None:
+    data = path.read_bytes()
+    for length in range(len(data)):
+        path.write_bytes(data[:length])
+        assert not bundle.use(str(path)), length
+
+
+@pytest.mark.parametrize("content", [(), (1, 2), (["x"], [], 3), None, ([], [("x",)], [])])
+def test_bundle_of_another_format_is_ignored(path: Path, monkeypatch: pytest.MonkeyPatch, content: object) -> None:
+    dumps = bundle.marshal.dumps
+    monkeypatch.setattr(bundle.marshal, "dumps", lambda _value: dumps(content))
+    path.write_bytes(bundle.pack(sys.path, [], [], []))
+    assert not bundle.use(str(path))
+
+
+class TestWriting:
+    @pytest.fixture(autouse=True)
+    def directory(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+        """Where this test's bundles are."""
+        monkeypatch.setattr(launcher, "bundle_path", lambda plugin: str(tmp_path / f"{plugin}.bundle"))
+        return tmp_path
+
+    def test_bundles_are_written_once(self, directory: Path) -> None:
+        old = os.umask(0o077)
+        try:
+            assert bytecode.write_bundles().what == "bundled"
+        finally:
+            os.umask(old)
+        written = {path.name: path.stat() for path in directory.iterdir()}
+        assert set(written) == {f"{plugin}.bundle" for plugin in launcher.plugin_names()}
+        assert {stat.S_IMODE(status.st_mode) for status in written.values()} == {0o644}
+        assert bytecode.write_bundles().what == "unchanged"
+        assert {path.name: path.stat() for path in directory.iterdir()} == written
+
+    def test_bundle_has_what_the_plugin_imports_and_nothing_that_is_there_before(self, directory: Path) -> None:
+        bytecode.write_bundles()
+        search_path, _ = bytecode._list_modules("")
+        modules, _ = bundle.load(str(directory / "loopback.bundle"), search_path)
+        names = {name for name, *_ in modules}
+        assert names >= {"cnisandbox", "cnisandbox.engine", "cnisandbox.plugins.loopback", "json"}
+        assert not names & {"encodings", "os", "__main__", "cnisandbox._native", "cnisandbox.plugins.bridge"}
+
+    def test_what_cannot_be_written_is_no_failure(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def fail(_path: str, _content: bytes) -> None:
+            raise OSError(30, "Read-only file system")
+
+        monkeypatch.setattr(host, "replace_file", fail)
+        note = "calls will take longer; bridge: read-only file system"
+        assert bytecode.write_bundles() == ("not bundled", "byte code", note)
+
+    def test_plugin_that_cannot_be_imported_does_not_keep_others_from_being_bundled(
+        self, directory: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(launcher, "plugin_names", lambda: ["broken", "loopback"])
+        change = bytecode.write_bundles()
+        note = "calls will take longer; broken: ModuleNotFoundError: No module named 'cnisandbox.plugins.broken'"
+        assert change == ("not bundled", "byte code", note)
+        assert [path.name for path in directory.iterdir()] == ["loopback.bundle"]
+
+    def test_what_launchers_would_not_use_is_said_so(self, directory: Path) -> None:
+        directory.chmod(0o777)
+        change = bytecode.write_bundles()
+        assert change.what == "not bundled"
+        assert "others than root may write to it" in change.note
+
+    def test_doctor_says_which_are_missing_or_stale(self, directory: Path) -> None:
+        assert machine._byte_code().state == DEGRADED
+        bytecode.write_bundles()
+        assert machine._byte_code().state == OK
+        path = directory / "loopback.bundle"
+        path.write_bytes(path.read_bytes()[:-1])
+        assert machine._byte_code() == (DEGRADED, "loopback: damaged")
+        path.unlink()
+        assert machine._byte_code() == (DEGRADED, f"loopback: {path}: no such file or directory")
