@@ -11,6 +11,7 @@ import argparse
 import json
 import os
 import platform
+import shutil
 import subprocess
 import sys
 import time
@@ -19,8 +20,6 @@ from pathlib import Path
 from measuring import Launcher, Sample, median, percentile
 from profiling import print_profile
 from scenarios import COLD_ADD, SCENARIOS, Bench, Subject, interleaved, pods
-
-from cnisandbox.cli import host, launcher
 
 # LIMIT: times the reference; issue 2 of the project sets it, a resident zygote is to bring it far lower.
 LIMIT = 6.0
@@ -69,17 +68,18 @@ def _enter_namespaces() -> int:
     return subprocess.run(child, check=False, env={**os.environ, _INSIDE: "1"}).returncode
 
 
-def _run(argv: list[str]) -> None:
-    subprocess.run(argv, check=True, timeout=60)
+def _run(argv: list[str], stdout: int | None = None) -> None:
+    subprocess.run(argv, check=True, timeout=60, stdout=stdout)
 
 
 def _install() -> None:
-    os.makedirs(BIN_DIR, 0o755)
-    host.ensure_service_user()
-    host.compile_package()
-    with launcher.opened(BIN_DIR) as directory_fd:
-        for name in launcher.plugin_names():
-            launcher.install(directory_fd, name, name)
+    _run([sys.executable, "-m", "cnisandbox.cli.main", "install", "--bin-dir", BIN_DIR], stdout=subprocess.DEVNULL)
+
+
+def _interpreter() -> str:
+    """The interpreter that our launchers start."""
+    with open(os.path.join(BIN_DIR, "bridge"), encoding="utf-8") as file:
+        return file.readline().removeprefix("#!").split()[0]
 
 
 def _measure(arguments: argparse.Namespace) -> int:
@@ -94,7 +94,8 @@ def _measure(arguments: argparse.Namespace) -> int:
                 rounds = max(1, round(arguments.rounds * scenario.share_of_rounds))
                 warm_up = max(1, round(arguments.warm_up * scenario.share_of_rounds))
                 samples |= interleaved(scenario, benches, rounds, warm_up)
-    floor = [runner.run([sys.executable, "-I", "-S", "-c", "pass"], {}).sample for _ in range(arguments.rounds)]
+    interpreter = _interpreter()
+    floor = [runner.run([interpreter, "-I", "-S", "-c", "pass"], {}).sample for _ in range(arguments.rounds)]
     document = _document(arguments, samples, floor, time.monotonic() - started)
     table = _table(document)
     RESULTS.mkdir(exist_ok=True)
@@ -118,7 +119,7 @@ def _document(arguments: argparse.Namespace, samples: Samples, floor: list[Sampl
             "kernel": platform.release(),
             "processors": os.cpu_count(),
             "model": _model(),
-            "python": platform.python_version(),
+            "python": f"{platform.python_version()} ({os.path.realpath(_interpreter())})",
             "load_before": round(os.getloadavg()[2], 2),
         },
         "reference": arguments.reference,
@@ -174,9 +175,17 @@ def _table(document: dict) -> str:
 
 
 def _version(directory: str) -> str:
-    """What the reference calls itself; it prints that when it is started without CNI_COMMAND."""
+    """What the reference calls itself without CNI_COMMAND, or the version of the package where that says nothing."""
     done = subprocess.run([os.path.join(directory, "bridge")], check=False, capture_output=True, text=True, timeout=10)
-    return (done.stderr or done.stdout).splitlines()[0].removeprefix("CNI bridge plugin ")
+    said = (done.stderr or done.stdout).splitlines()[0].removeprefix("CNI bridge plugin ")
+    package = shutil.which("dpkg-query") and subprocess.run(
+        ["dpkg-query", "-W", "-f", "${Package} ${Version}", "containernetworking-plugins"],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=10,
+    )
+    return package.stdout if "unknown" in said and package and package.stdout else said
 
 
 def _model() -> str:

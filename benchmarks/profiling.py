@@ -7,7 +7,6 @@ runs at its own speed; still everything takes longer than without a tracer, and 
 import os
 import re
 import subprocess
-import sys
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -44,8 +43,9 @@ def print_profile(bin_dir: str, run: Callable[[list[str]], None]) -> None:
 
 def _print_imports(bin_dir: str) -> None:
     with open(os.path.join(bin_dir, "bridge"), encoding="utf-8") as file:
-        program = file.read().rpartition("main()")[0]
-    runs = [_import_times(program) for _ in range(RUNS)]
+        first_line, _, rest = file.read().partition("\n")
+    interpreter, program = first_line.removeprefix("#!").split()[0], rest.rpartition("main()")[0]
+    runs = [_import_times(interpreter, program) for _ in range(RUNS)]
     best = {module: min(times.get(module, 1 << 30) for times in runs) for module in runs[0]}
     groups = {"standard library": 0, "cnisandbox": 0, "extensions": 0}
     for module, microseconds in best.items():
@@ -56,8 +56,8 @@ def _print_imports(bin_dir: str) -> None:
         print(f"  {microseconds / 1000:6.2f}  {module}")
 
 
-def _import_times(program: str) -> dict[str, int]:
-    argv = [sys.executable, "-IS", "-X", "importtime", "-c", program]
+def _import_times(interpreter: str, program: str) -> dict[str, int]:
+    argv = [interpreter, "-IS", "-X", "importtime", "-c", program]
     done = subprocess.run(argv, check=True, capture_output=True, text=True, timeout=30)
     return {match[2]: int(match[1]) for match in _IMPORT.finditer(done.stderr)}
 

@@ -44,7 +44,7 @@ def kill_some(children: dict[str, "subprocess.Popen[bytes]"], chance: random.Ran
     began = time.monotonic()
     moments = sorted((chance.uniform(0, KILLS_WITHIN_S), pod) for pod in chance.sample(PODS, KILLED))
     for moment, pod in moments:
-        time.sleep(max(0.0, began + moment - time.monotonic()))
+        time.sleep(max(0.0, began + moment - time.monotonic()))  # not a wait for something: the moment is the test
         faults.kill_group(children[pod])
 
 
