@@ -288,6 +288,8 @@ def network_worker(
     user: ServiceUser,
     netns: namespaces.Netns | None = None,
     netlink_protocols: tuple[int, ...] = (NETLINK_ROUTE,),
+    *,
+    has_event_loop: bool = False,
 ) -> Confinement:
     """Describe a worker that configures a network: CAP_NET_ADMIN, netlink, and the sysctls of its netns.
 
@@ -297,7 +299,9 @@ def network_worker(
         user: Whom it becomes.
         netns: The netns to enter; None for our own.
         netlink_protocols: What it may speak.
+        has_event_loop: Whether asyncio may run in it.
     """
+    has_seccomp = PROTECTIONS[level].has_seccomp
     return Confinement(
         role=role,
         level=level,
@@ -310,7 +314,7 @@ def network_worker(
         mounts=(Mount(_SYSCTL_DIRECTORY, is_writable=True),),
         has_system_in_view=False,
         rules=(landlock.PathRule(_SYSCTL_DIRECTORY, landlock.READ_WRITE),),
-        filter_program=seccomp.worker_filter(netlink_protocols) if PROTECTIONS[level].has_seccomp else b"",
+        filter_program=seccomp.worker_filter(netlink_protocols, has_event_loop=has_event_loop) if has_seccomp else b"",
         file_bytes=0,
         processes=0,
         address_space_bytes=limits.ADDRESS_SPACE_BYTES,
@@ -355,7 +359,8 @@ class Sandbox:
         pid_namespaces = namespaces.NewPidNamespaces()
         try:
             role = "host worker" if netns is None else "container worker"
-            wanted = network_worker(role, self._level, user, netns, (NETLINK_ROUTE, NETLINK_NETFILTER))
+            protocols = (NETLINK_ROUTE, NETLINK_NETFILTER)
+            wanted = network_worker(role, self._level, user, netns, protocols, has_event_loop=True)
             inode = None if netns is None else netns.inode
             self._worker = spawn(wanted, own_namespaces, None, inode, pid_namespaces)
         finally:

@@ -102,6 +102,9 @@ _FILES_FOR_READING = ["readlink", "readlinkat", "getdents64", "access", "faccess
 
 _NETLINK_CALLS = ["bind", "getsockname", "getsockopt", "sendto", "sendmsg", "recvfrom", "recvmsg"]
 
+_EVENT_LOOP_CALLS = ["epoll_create1", "epoll_ctl", "epoll_wait", "epoll_pwait", "epoll_pwait2"]
+_FIONBIO = 0x5421
+
 # Level and name of what may be set on a socket: netlink's own options, buffers, time limits. SO_ATTACH_FILTER is not
 # among them: it hands the kernel code to compile.
 _SOL_SOCKET, _SOL_NETLINK = 1, 270
@@ -272,17 +275,23 @@ def _interpreter_filter() -> _Filter:
     return program
 
 
-def worker_filter(netlink_protocols: tuple[int, ...]) -> bytes:
+def worker_filter(netlink_protocols: tuple[int, ...], *, has_event_loop: bool = False) -> bytes:
     """Compile the filter of a worker: the interpreter, reading and writing sysctls, and netlink of some protocols.
 
     Args:
         netlink_protocols: Protocol numbers that socket(AF_NETLINK, ...) may name. Without NETLINK_NETFILTER the whole
             of nf_tables, and with it many a kernel bug of the past, is out of reach.
+        has_event_loop: Whether asyncio may run, for pyroute2: epoll, and a pair of sockets to wake itself. The pair is
+            made in the netns that the worker is in already, so there is no other one that it could lead to.
     """
     program = _interpreter_filter()
     program.allow(_FILES_FOR_READING)
     program.allow_modes(_OPEN_CALLS)
     program.allow(_NETLINK_CALLS)
+    if has_event_loop:
+        program.allow(_EVENT_LOOP_CALLS)
+        program.allow(["socketpair"], Condition(0, 0xFFFFFFFF, _socket.AF_UNIX))
+        program.allow(["ioctl"], Condition(1, 0xFFFFFFFF, _FIONBIO))
     program.allow(["setsockopt"], Condition(1, 0xFFFFFFFF, _SOL_NETLINK))
     for option in _SOCKET_OPTIONS:
         program.allow(["setsockopt"], Condition(1, 0xFFFFFFFF, _SOL_SOCKET), Condition(2, 0xFFFFFFFF, option))
