@@ -5,10 +5,11 @@ Privilege: none, here and there.
 Source: CNI specification 1.1.0, section 4, "Plugin Delegation".
 """
 
-from cnisandbox.boundary.delegate import Finished, find_plugin, run_plugin
+from cnisandbox.boundary.delegate import Finished, find_plugin, is_plugin_name, run_plugin
 from cnisandbox.boundary.sandbox import Worker
 from cnisandbox.cni.output import error_from
 from cnisandbox.cni.result import Result, parse_result
+from cnisandbox.cni.value import Value
 from cnisandbox.errors import InvalidConfig, IoFailure, quoted
 from cnisandbox.hints import TYPE_CHECKING
 
@@ -41,7 +42,11 @@ class Ipam:
 
     @property
     def _type(self) -> str:
-        return self._call.config["ipam"]["type"].string()
+        return self._field.string()
+
+    @property
+    def _field(self) -> Value:
+        return self._call.config["ipam"]["type"]
 
     def add(self) -> Result:
         """Get addresses; what was got is given back when the ADD fails later, or has failed half-way.
@@ -77,6 +82,8 @@ class Ipam:
     def _look_up(self) -> "_Executable | _InProcess":
         """Find the plugin in CNI_PATH; one of ours, installed or missing there, needs no process."""
         name = self._type
+        if not is_plugin_name(name):
+            raise self._field.error(f"{quoted(name)} cannot be the name of a plugin", "it is looked for in CNI_PATH")
         if self._worker is None:
             raise RuntimeError("the plugin delegates without saying so in `needs`")
         directories = self._call.request.plugin_dirs

@@ -25,6 +25,8 @@ from cnisandbox.hints import ClassVar, NamedTuple, NoReturn
 # Below the first state directory, beside the indexes of host-local: a name that no network can have.
 _LOCKS = ".cnisandbox/.locks"
 
+_ESCAPES = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0)) if code != ord("\t")}
+
 
 class Request(NamedTuple):
     """What the runtime asks for, validated.
@@ -179,8 +181,9 @@ class Call:
 
     @staticmethod
     def warn(text: str) -> None:
-        """Tell a person something, in one line on standard error."""
-        os.write(2, f"cnisandbox: {text}\n".encode("utf-8", "replace"))
+        """Tell a person something, in one line on standard error; control characters but tabs are escaped."""
+        # TRUST: a delegate's words may be in it, and whoever watches the log does so on a terminal.
+        os.write(2, f"cnisandbox: {text.translate(_ESCAPES)}\n".encode("utf-8", "replace"))
 
 
 def _needed(worker: Worker | None, which: str) -> Worker:

@@ -12,6 +12,7 @@ Privilege: CAP_NET_ADMIN in the host worker and in the container worker; none he
 
 import errno
 import os
+from collections.abc import Callable
 from ipaddress import ip_address, ip_interface
 
 from cnisandbox.boundary.entry import Needs
@@ -43,7 +44,13 @@ from cnisandbox.netlink.links import (
 from cnisandbox.netlink.veth import VethSetup, create_veth
 from cnisandbox.netlink.vlan_gateway import VlanGatewaySetup, ensure_vlan_gateway
 from cnisandbox.nft.masquerade import Owner, add_masquerade, delete_masquerade, gc_masquerade, has_masquerade
-from cnisandbox.nft.spoofcheck import add_spoofcheck, delete_spoofcheck, has_spoofcheck
+from cnisandbox.nft.spoofcheck import (
+    add_spoofcheck,
+    delete_spoofcheck,
+    delete_spoofcheck_jumps,
+    has_spoofcheck,
+    list_spoofcheck_jumps,
+)
 from cnisandbox.plugin import Call, Plugin, run
 from cnisandbox.plugins.host_local import HostLocal
 from cnisandbox.sysctl import write_sysctl
@@ -92,15 +99,7 @@ class Bridge(Plugin):
         A netconf that ADD has refused must not keep a runtime from clearing up, so only what DEL needs is read of it.
         """
         _delete_links(call)
-        failures = []
-        for step in (_delete_rules, _release_addresses):
-            try:
-                step(call)
-            except CniError as error:
-                failures.append(error)
-        if failures:
-            failures[0].details = "; ".join([failures[0].details, *(error.msg for error in failures[1:])]).strip("; ")
-            raise failures[0]
+        _to_the_end(lambda: _delete_rules(call), lambda: _release_addresses(call))
 
     def check(self, call: Call) -> None:
         """Check what ADD made, link by link."""
@@ -117,11 +116,13 @@ class Bridge(Plugin):
         config = parse_config(call.request.netconf, "")
         valid = call.request.netconf.valid_attachments or frozenset()
         network = call.request.netconf.name
-        call.host.call(gc_masquerade, network, [Owner(*attachment) for attachment in sorted(valid)])
-        with call.locked(f"bridge-{config.bridge}"):
-            _collect_links(call, config, {attachment_alias(network, attachment) for attachment in valid})
-        if call.ipam.is_configured:
-            call.ipam.gc()
+        owners = [Owner(*attachment) for attachment in sorted(valid)]
+        _to_the_end(
+            lambda: call.host.call(gc_masquerade, network, owners),
+            lambda: _collect_links(call, config, {attachment_alias(network, attachment) for attachment in valid}),
+            lambda: _collect_spoofchecks(call) if config.wants_spoofcheck else None,
+            lambda: call.ipam.gc() if call.ipam.is_configured else None,
+        )
 
     def status(self, call: Call) -> None:
         """Ask the address plugin; the kernel answers for the rest when it is asked."""
@@ -131,6 +132,23 @@ class Bridge(Plugin):
             raise NotAvailable(f"use link {config.bridge}: it is not a bridge")
         if call.ipam.is_configured:
             call.ipam.status()
+
+
+def _to_the_end(*steps: Callable[[], object]) -> None:
+    """Take every step, whatever becomes of the others.
+
+    Raises:
+        CniError: the first that failed; its details hold what else did.
+    """
+    failures = []
+    for step in steps:
+        try:
+            step()
+        except CniError as error:
+            failures.append(error)
+    if failures:
+        failures[0].details = "; ".join([failures[0].details, *(error.msg for error in failures[1:])]).strip("; ")
+        raise failures[0]
 
 
 # --- ADD ---------------------------------------------------------------------------------------------------------
@@ -317,8 +335,12 @@ def _delete_links(call: Call) -> None:
 def _is_of_another(call: Call, container: Worker, alias: str) -> bool:
     """Say whether the container's link is marked as another attachment's, whose own DEL will delete it."""
     link = container.call(get_link, call.request.ifname)
-    peer = call.host.call(get_link_by_index, link.peer) if link is not None and link.peer else None
-    return peer is not None and peer.kind == "veth" and is_attachments(peer.alias) and peer.alias != alias
+    if link is None or not link.peer:
+        return False
+    # An index means something in its own netns only: the link that has it here must point back.
+    peer = call.host.call(get_link_by_index, link.peer)
+    is_its_peer = peer is not None and peer.kind == "veth" and peer.peer == link.ifindex
+    return peer is not None and is_its_peer and is_attachments(peer.alias) and peer.alias != alias
 
 
 def _delete_rules(call: Call) -> None:
@@ -361,20 +383,37 @@ def _remove_vlan_gateway(call: Call, bridge_ifname: str, ifname: str) -> None:
 
 
 def _collect_links(call: Call, config: BridgeConfig, valid_aliases: set[str]) -> None:
-    bridge = call.host.call(get_link, config.bridge)
-    if bridge is None:
-        return
-    network = call.request.netconf.name
-    for port in call.host.call(list_ports, bridge.ifindex):
-        if is_of_network(port.alias, network) and port.alias not in valid_aliases:
+    with call.locked(f"bridge-{config.bridge}"):
+        bridge = call.host.call(get_link, config.bridge)
+        if bridge is None:
+            return
+        ports = call.host.call(list_ports, bridge.ifindex)
+        network = call.request.netconf.name
+        garbage = [port for port in ports if is_of_network(port.alias, network) and port.alias not in valid_aliases]
+        if not valid_aliases:
+            garbage += [port for port in ports if _is_vlan_gateways(call, port)]
+        for port in garbage:
             call.host.call(delete_link_by_index, port.ifindex)
-    if valid_aliases:
-        return
-    for port in call.host.call(list_ports, bridge.ifindex):
-        end = call.host.call(get_link_by_index, port.peer) if port.peer else None
-        if end is not None and end.alias == network_alias(network):
-            call.host.call(delete_link_by_index, end.ifindex)
-    _remove_unused_bridge(call, config.bridge)
+        if not valid_aliases:
+            _remove_unused_bridge(call, config.bridge)
+
+
+def _is_vlan_gateways(call: Call, port: Link) -> bool:
+    """Say whether a port is the one behind a VLAN's interface of this network: a veth whose other end is here, too."""
+    end = call.host.call(get_link_by_index, port.peer) if port.peer and port.link_netnsid is None else None
+    return end is not None and end.kind == "veth" and end.alias == network_alias(call.request.netconf.name)
+
+
+def _collect_spoofchecks(call: Call) -> None:
+    """Remove the spoof checks whose link has gone, of any network: their names do not say of which."""
+    # ORDER: rules before links. Whoever adds a spoof check has made its link before, so the link of each rule listed
+    # here has been there, and one that is missing now has gone. Were links listed first, an ADD between the two would
+    # show a rule whose link was not there yet, and a living container would lose its filter.
+    jumps = call.host.call(list_spoofcheck_jumps)
+    garbage = [jump for jump in jumps if call.host.call(get_link, jump.host_ifname) is None]
+    # When such a link comes back only now, that ADD has still to replace the rule, or has: by one of another handle.
+    if garbage:
+        call.host.call(delete_spoofcheck_jumps, garbage)
 
 
 # --- CHECK -------------------------------------------------------------------------------------------------------

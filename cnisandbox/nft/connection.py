@@ -99,11 +99,11 @@ def rules_of(family: str, table: str, chain: str) -> list[Command] | None:
     return None if objects is None else [entry["rule"] for entry in objects if "rule" in entry]
 
 
-def chains_of(family: str, table: str) -> frozenset[str]:
-    """Name the chains of one table; none when the table does not exist."""
+def chains_of(family: str, table: str) -> dict[str, Command]:
+    """List the chains of one table by name, base chains with type, hook and prio; none without the table."""
     objects = listed("chains", {"family": family}) or []
     chains = [entry["chain"] for entry in objects if "chain" in entry]
-    return frozenset(chain["name"] for chain in chains if chain["table"] == table)
+    return {chain["name"]: chain for chain in chains if chain["table"] == table}
 
 
 def transact(prepare: Callable[[int], list[Command]], operation: str, target: str) -> None:

@@ -14,26 +14,50 @@
 
 Names, comments and rules are the reference plugin's to the letter, so that either can remove what the other has made.
 The network is not part of them: an attachment of the same container and ifname in another network would share them
-(CNI forbids that: one ifname, one attachment), and garbage collection by network is not possible.
+(CNI forbids that: one ifname, one attachment), and garbage is not found by network, but by the link, which has gone.
 
 The table and its base chain stay when the last attachment goes, as with the reference: nothing in the kernel would
-refuse to delete a base chain to which another plugin has just added a rule.
+refuse to delete a base chain to which another plugin has just added a rule. A chain of that name that is attached
+elsewhere is somebody else's: the rules would be there and filter nothing, so that ADD fails.
 
 Privilege: CAP_NET_ADMIN in the netns of the host. The caller chooses names, which are part of the names of chains and
 of comments, a link and a MAC address; the effect stays inside `bridge nat`, on chains named cni-br-iface-..., and on
-rules with a macspoofchk- comment. A hostile caller can filter a port of its choice: that is what it may ask for.
+rules with a macspoofchk- comment. A hostile caller can filter a port of its choice, or stop filtering one: that is
+what it may ask for.
 
 Source: containernetworking/plugins 3d27709f, pkg/link/spoofcheck.go.
 """
 
+import errno
+from collections.abc import Collection
+
 from cnisandbox.boundary.calls import declared
-from cnisandbox.errors import InvalidConfig, quoted
+from cnisandbox.errors import InvalidConfig, KernelRefused, quoted
+from cnisandbox.hints import NamedTuple
 from cnisandbox.nft.connection import Command, chains_of, rules_of, transact
 from cnisandbox.nft.statements import Statement, Table, jump, match, payload
 
 _TABLE = Table("bridge", "nat")
 _PREROUTING = "PREROUTING"
 _DSTNAT_PRIORITY = -300  # of the bridge family
+_BASE: Command = {"type": "filter", "hook": "prerouting", "prio": _DSTNAT_PRIORITY}
+_CHAIN_PREFIX = "cni-br-iface-"
+_COMMENT_PREFIX = "macspoofchk-"
+_IIFNAME: Statement = {"meta": {"key": "iifname"}}
+
+
+class SpoofcheckJump(NamedTuple):
+    """The rule that sends what enters the bridge at one link through the chains of an attachment.
+
+    Attributes:
+        handle: Of the rule, in its table; none is given twice.
+        host_ifname: The link at the bridge, which may have gone.
+        chain: "cni-br-iface-<id>-<ifname>".
+    """
+
+    handle: int
+    host_ifname: str
+    chain: str
 
 
 @declared
@@ -50,13 +74,20 @@ def add_spoofcheck(container_id: str, ifname: str, host_ifname: str, mac: str) -
 
     Raises:
         InvalidConfig: The name of the link means something else than itself to nftables.
-        KernelRefused: The kernel refused the rules; among them names that are too long for it.
+        KernelRefused: The kernel refused the rules; among them names that are too long for it. With EEXIST: the base
+            chain is there, and is attached elsewhere.
     """
-    _require_plain(host_ifname)
+    if not _is_plain(host_ifname):
+        raise InvalidConfig(f"spoof check {quoted(host_ifname)}: cannot be matched by name in nftables")
     bodies = _bodies(container_id, ifname, host_ifname, mac)
+    operation, target = "add spoof check of", _named(container_id, ifname)
 
     def prepare(_attempt: int) -> list[Command]:
         chains = chains_of(_TABLE.family, _TABLE.name)
+        misfit = _misfit(chains)
+        if misfit:
+            raise KernelRefused(operation, target, errno.EEXIST, misfit)
+        # Adding it in any case would have the kernel look, and cost 10 ms: it waits for RCU after what it has updated.
         commands = [] if _PREROUTING in chains else _base()
         commands += _withdrawal(container_id, ifname, chains)
         # ORDER: a chain before the rules that jump to it.
@@ -66,7 +97,7 @@ def add_spoofcheck(container_id: str, ifname: str, host_ifname: str, mac: str) -
             commands.append({"add": _TABLE.rule(chain, expr=body, comment=comment)})
         return commands
 
-    transact(prepare, "add spoof check of", _named(container_id, ifname))
+    transact(prepare, operation, target)
 
 
 @declared
@@ -85,7 +116,12 @@ def delete_spoofcheck(container_id: str, ifname: str) -> None:
 
 @declared
 def has_spoofcheck(container_id: str, ifname: str, host_ifname: str, mac: str) -> bool:
-    """Say whether an attachment has the rules that `add_spoofcheck` with the same arguments makes, and no others."""
+    """Say whether an attachment has the rules that `add_spoofcheck` with the same arguments makes, and no others.
+
+    Rules below a base chain that is attached elsewhere do not count: no packet comes there.
+    """
+    if _misfit(chains_of(_TABLE.family, _TABLE.name)):
+        return False
     comment = _comment(container_id, ifname)
     found = [
         (chain, rule["expr"])
@@ -96,43 +132,127 @@ def has_spoofcheck(container_id: str, ifname: str, host_ifname: str, mac: str) -
     return found == _bodies(container_id, ifname, host_ifname, mac)
 
 
+@declared
+def list_spoofcheck_jumps() -> list[SpoofcheckJump]:
+    """List the rule of every attachment, of whatever network, that has a spoof check of ours or of the reference.
+
+    Order: before anybody looks which links are there, or an attachment that is being made is taken for garbage.
+    """
+    return _jumps(rules_of(_TABLE.family, _TABLE.name, _PREROUTING) or [])
+
+
+@declared
+def delete_spoofcheck_jumps(jumps: list[SpoofcheckJump]) -> None:
+    """Delete spoof checks by their rules, with the chains that no other spoof check uses.
+
+    An attachment that was made again since has another rule, with another handle, and keeps it with its chains.
+
+    Args:
+        jumps: Some of what `list_spoofcheck_jumps` returned; what is no longer there is passed over.
+
+    Raises:
+        KernelRefused: The kernel refused, for another reason than that something is missing; EBUSY: somebody else's
+            rule leads to one of the chains.
+    """
+
+    def prepare(_attempt: int) -> list[Command]:
+        present = list_spoofcheck_jumps()
+        chains = chains_of(_TABLE.family, _TABLE.name)
+        garbage = [entry for entry in present if entry in jumps]
+        # Two rules share a chain if the reference has made an attachment twice.
+        used = {chain for entry in present if entry not in jumps for chain in _with_macs(entry.chain)}
+        # ORDER: all rules before any chain. The handles make sure that the kernel refuses all of this, chains included,
+        # if one of the rules has been replaced meanwhile; then the new one is `present` at the next attempt.
+        commands: list[Command] = [{"delete": _TABLE.rule(_PREROUTING, handle=entry.handle)} for entry in garbage]
+        for name in sorted({entry.chain for entry in garbage}):
+            commands += _removal([chain for chain in _with_macs(name) if chain in chains and chain not in used])
+        return commands
+
+    transact(prepare, "collect spoof checks in", f"{_TABLE.family} {_TABLE.name}")
+
+
 def _chains(container_id: str, ifname: str) -> tuple[str, str]:
     """Name the chain of an attachment, and the one of its MAC addresses."""
-    chain = f"cni-br-iface-{container_id}-{ifname}"
+    return _with_macs(f"{_CHAIN_PREFIX}{container_id}-{ifname}")
+
+
+def _with_macs(chain: str) -> tuple[str, str]:
     return chain, f"{chain}-mac"
 
 
 def _comment(container_id: str, ifname: str) -> str:
-    return f"macspoofchk-{container_id}-{ifname}"
+    return f"{_COMMENT_PREFIX}{container_id}-{ifname}"
 
 
 def _named(container_id: str, ifname: str) -> str:
     return f"{quoted(container_id)} {quoted(ifname)}"
 
 
-def _require_plain(host_ifname: str) -> None:
-    """Refuse names that libnftables would read as a pattern ("veth*") or as the name of a set ("@x")."""
-    if not host_ifname or host_ifname.startswith("@") or "*" in host_ifname or "\\" in host_ifname:
-        raise InvalidConfig(f"spoof check {quoted(host_ifname)}: cannot be matched by name in nftables")
+def _is_plain(host_ifname: str) -> bool:
+    """Tell names from what libnftables would read as a pattern ("veth*") or as the name of a set ("@x")."""
+    return bool(host_ifname) and not host_ifname.startswith("@") and "*" not in host_ifname and "\\" not in host_ifname
 
 
 def _base() -> list[Command]:
-    base = _TABLE.chain(_PREROUTING, type="filter", hook="prerouting", prio=_DSTNAT_PRIORITY, policy="accept")
-    return [{"add": _TABLE.itself()}, {"add": base}]
+    return [{"add": _TABLE.itself()}, {"add": _TABLE.chain(_PREROUTING, **_BASE, policy="accept")}]
+
+
+def _misfit(chains: dict[str, Command]) -> str:
+    """Tell people what the base chain is, if what enters a bridge does not pass it; empty if it does, or is missing."""
+    chain = chains.get(_PREROUTING, _BASE)
+    if {key: chain.get(key) for key in _BASE} == _BASE:
+        return ""
+    name = f"{_TABLE.family} {_TABLE.name} {_PREROUTING}"
+    return (
+        f"chain {name} is {_described(chain)}, where rules of macspoofchk have no effect; it has to be "
+        f"{_described(_BASE)}: rename it (nft rename chain {name} ...) or delete it, and the next ADD makes it"
+    )
+
+
+def _described(chain: Command) -> str:
+    """Write what a chain is attached to as nft(8) does."""
+    if "hook" not in chain:
+        return "a chain without hook"
+    return f"'type {chain.get('type')} hook {chain['hook']} priority {chain.get('prio')}'"
+
+
+def _jumps(rules: list[Command]) -> list[SpoofcheckJump]:
+    """Pick those rules of the base chain that `_bodies` writes."""
+    found = []
+    for rule in rules:
+        # TRUST: others write into this chain what they like.
+        comment: str = rule.get("comment", "")
+        chain = _CHAIN_PREFIX + comment.removeprefix(_COMMENT_PREFIX)
+        host_ifname = _compared(rule["expr"])
+        is_ours = comment.startswith(_COMMENT_PREFIX) and rule["expr"] == _entrance(host_ifname, chain)
+        if is_ours and host_ifname:
+            found.append(SpoofcheckJump(rule["handle"], host_ifname, chain))
+    return found
+
+
+def _compared(body: list[Statement]) -> str:
+    """Find the link that a rule is about; empty if it does not begin with the name of exactly one."""
+    right = body[0].get("match", {}).get("right") if body else None
+    # Listing replaces bytes that are not UTF-8, after which the link would not be found by its name.
+    return right if isinstance(right, str) and _is_plain(right) and right.isascii() else ""
+
+
+def _entrance(host_ifname: str, chain: str) -> list[Statement]:
+    return [match(_IIFNAME, host_ifname), jump(chain)]
 
 
 def _bodies(container_id: str, ifname: str, host_ifname: str, mac: str) -> list[tuple[str, list[Statement]]]:
     """Write the rules of an attachment: chain and statements, in the order of the packet's way."""
     attachment, macs = _chains(container_id, ifname)
     return [
-        (_PREROUTING, [match({"meta": {"key": "iifname"}}, host_ifname), jump(attachment)]),
+        (_PREROUTING, _entrance(host_ifname, attachment)),
         (attachment, [jump(macs)]),
         (macs, [match(payload("ether", "saddr"), mac), {"return": None}]),
         (macs, [{"drop": None}]),
     ]
 
 
-def _withdrawal(container_id: str, ifname: str, chains: frozenset[str]) -> list[Command]:
+def _withdrawal(container_id: str, ifname: str, chains: Collection[str]) -> list[Command]:
     """Delete what an attachment has, in the order in which nothing refers to what goes."""
     comment = _comment(container_id, ifname)
     commands: list[Command] = [
@@ -140,7 +260,9 @@ def _withdrawal(container_id: str, ifname: str, chains: frozenset[str]) -> list[
         for rule in rules_of(_TABLE.family, _TABLE.name, _PREROUTING) or []
         if rule.get("comment") == comment
     ]
-    for chain in _chains(container_id, ifname):
-        if chain in chains:
-            commands += [{"flush": _TABLE.chain(chain)}, {"delete": _TABLE.chain(chain)}]
-    return commands
+    return commands + _removal([chain for chain in _chains(container_id, ifname) if chain in chains])
+
+
+def _removal(chains: list[str]) -> list[Command]:
+    """Delete chains, of which each refers to later ones only."""
+    return [{verb: _TABLE.chain(chain)} for chain in chains for verb in ("flush", "delete")]

@@ -3,6 +3,7 @@
 a (02:00:00:00:00:0a) ── veth-a ── br0 ── veth-b ── b
 """
 
+import errno
 import json
 import os
 import socket
@@ -12,7 +13,15 @@ from typing import Any
 import pytest
 
 from cnisandbox.errors import KernelRefused
-from cnisandbox.nft.spoofcheck import add_spoofcheck, delete_spoofcheck, has_spoofcheck
+from cnisandbox.netlink.links import get_link
+from cnisandbox.nft.spoofcheck import (
+    SpoofcheckJump,
+    add_spoofcheck,
+    delete_spoofcheck,
+    delete_spoofcheck_jumps,
+    has_spoofcheck,
+    list_spoofcheck_jumps,
+)
 from tests.netns.test_nft_masquerade import reference_bridge
 from tests.world import CLONE_NEWNET, World, requires_feature, setns, wait_until
 
@@ -93,6 +102,137 @@ def test_a_name_that_is_too_long_is_refused_and_changes_nothing(world: World) ->
     assert caught.value.msg == "add spoof check of '" + "x" * 119 + "... 'eth0': refused"
     assert "name too long" in caught.value.details
     assert objects(world) == []
+
+
+# A base chain of that name that somebody else has made
+
+MISFITS = {
+    "type filter hook input priority -300": "'type filter hook input priority -300'",
+    "type filter hook prerouting priority 0": "'type filter hook prerouting priority 0'",
+    "": "a chain without hook",
+}
+
+
+@pytest.mark.parametrize("base", MISFITS)
+def test_add_fails_where_the_rules_would_have_no_effect(world: World, base: str) -> None:
+    world.run(["nft", f"add table bridge nat; add chain bridge nat PREROUTING {{ {base + ';' if base else ''} }}"])
+    before = objects(world)
+    with pytest.raises(KernelRefused) as caught:
+        world.call(add_spoofcheck, "id1", "eth0", "veth-a", MAC)
+    assert (caught.value.errno, caught.value.msg) == (errno.EEXIST, "add spoof check of 'id1' 'eth0': file exists")
+    assert f"chain bridge nat PREROUTING is {MISFITS[base]}, where rules" in caught.value.details
+    assert "has to be 'type filter hook prerouting priority -300': rename it" in caught.value.details
+    assert objects(world) == before
+    world.call(delete_spoofcheck, "id1", "eth0")
+
+    world.run(["nft", "rename", "chain", "bridge", "nat", "PREROUTING", "theirs"])
+    world.call(add_spoofcheck, "id1", "eth0", "veth-a", MAC)
+    assert world.call(has_spoofcheck, "id1", "eth0", "veth-a", MAC)
+
+
+@pytest.mark.parametrize("base", MISFITS)
+def test_rules_that_no_frame_passes_do_not_count(world: World, base: str) -> None:
+    world.call(add_spoofcheck, "id1", "eth0", "veth-a", MAC)
+    listing = world.run(["nft", "list", "table", "bridge", "nat"]).stdout.decode()
+    [line] = [line for line in listing.splitlines() if "hook" in line]
+    moved = listing.replace(line, f"{base}; policy accept;" if base else "")
+    world.run(["nft", "-f", "-"], stdin=f"delete table bridge nat; {moved}".encode())
+    assert len(world.call(list_spoofcheck_jumps)) == 1
+    assert not world.call(has_spoofcheck, "id1", "eth0", "veth-a", MAC)
+
+
+@pytest.mark.parametrize("policy", ["accept", "drop"])
+def test_policy_of_a_chain_that_is_there_stays(world: World, policy: str) -> None:
+    base = f"type filter hook prerouting priority -300; policy {policy};"
+    world.run(["nft", f"add table bridge nat; add chain bridge nat PREROUTING {{ {base} }}"])
+    before = objects(world)
+    world.call(add_spoofcheck, "id1", "eth0", "veth-a", MAC)
+    assert world.call(has_spoofcheck, "id1", "eth0", "veth-a", MAC)
+    world.call(delete_spoofcheck, "id1", "eth0")
+    assert objects(world) == before
+
+
+# Garbage
+
+
+def garbage() -> list[SpoofcheckJump]:
+    return [entry for entry in list_spoofcheck_jumps() if get_link(entry.host_ifname) is None]
+
+
+def test_what_has_lost_its_link_goes_and_the_rest_stays(world: World) -> None:
+    world.run(["ip", "link", "add", "veth-a", "type", "veth", "peer", "name", "veth-b"])
+    world.call(add_spoofcheck, "id1", "eth0", "veth-a", MAC)
+    world.call(add_spoofcheck, "id1", "eth1", "veth-b", MAC)
+    living = objects(world)
+    world.call(add_spoofcheck, "id2", "eth0", "veth-c", MAC)
+    world.call(add_spoofcheck, "id1", "eth2", "veth-d", MAC)
+    found = world.call(garbage)
+    assert [(entry.host_ifname, entry.chain) for entry in found] == [
+        ("veth-c", "cni-br-iface-id2-eth0"),
+        ("veth-d", "cni-br-iface-id1-eth2"),
+    ]
+    world.call(delete_spoofcheck_jumps, found)
+    assert objects(world) == living
+
+
+def test_garbage_is_deleted_once(world: World) -> None:
+    world.call(delete_spoofcheck_jumps, world.call(garbage))
+    assert world.nft_ruleset()[1:] == []
+    world.call(add_spoofcheck, "id1", "eth0", "veth-a", MAC)
+    found = world.call(garbage)
+    for _ in range(2):
+        world.call(delete_spoofcheck_jumps, found)
+        assert objects(world) == BASE_ONLY
+
+
+def test_attachment_that_was_made_again_since_is_not_garbage(world: World) -> None:
+    world.call(add_spoofcheck, "id1", "eth0", "veth-a", MAC)
+    found = world.call(garbage)
+    world.call(add_spoofcheck, "id1", "eth0", "veth-a", MAC)
+    before = objects(world)
+    world.call(delete_spoofcheck_jumps, found)
+    assert objects(world) == before
+
+
+def test_chain_that_another_rule_jumps_to_stays(world: World) -> None:
+    world.run(["ip", "link", "add", "veth-a", "type", "veth", "peer", "name", "veth-b"])
+    world.call(add_spoofcheck, "id1", "eth0", "veth-a", MAC)
+    before = objects(world)
+    rule = 'iifname "veth-old" jump cni-br-iface-id1-eth0 comment "macspoofchk-id1-eth0"'
+    world.run(["nft", f"insert rule bridge nat PREROUTING {rule}"])
+    found = world.call(garbage)
+    assert [entry.host_ifname for entry in found] == ["veth-old"]
+    world.call(delete_spoofcheck_jumps, found)
+    assert objects(world) == before
+
+
+def test_rule_of_somebody_else_is_not_listed(world: World) -> None:
+    world.call(add_spoofcheck, "id1", "eth0", "veth-a", MAC)
+    jump, comment = "jump cni-br-iface-id1-eth0", 'comment "macspoofchk-id1-eth0"'
+    for rule in (
+        f'iifname "veth-b" {jump}',
+        f'iifname "veth-b" {jump} comment "macspoofchk-id1-eth1"',
+        f'iifname "veth*" {jump} {comment}',
+        f'iifname != "veth-b" {jump} {comment}',
+        f'oifname "veth-b" {jump} {comment}',
+        f'iifname {{ "veth-b", "veth-c" }} {jump} {comment}',
+        f'iifname "veth-b" counter {jump} {comment}',
+        f'iifname "veth-b" drop {comment}',
+        f"counter {comment}",
+        'iifname "veth-b" accept',
+    ):
+        world.run(["nft", f"add rule bridge nat PREROUTING {rule}"])
+    assert [entry.host_ifname for entry in world.call(list_spoofcheck_jumps)] == ["veth-a"]
+
+
+def test_nothing_is_deleted_that_is_not_a_spoof_check(world: World) -> None:
+    """The caller is not believed: what it names is looked for among what is listed."""
+    world.run(["nft", "add table bridge nat; add chain bridge nat PREROUTING; add chain bridge nat other"])
+    world.run(["nft", "add rule bridge nat PREROUTING iifname veth-b jump other"])
+    [handle] = [entry["rule"]["handle"] for entry in world.nft_ruleset() if "rule" in entry]
+    before = objects(world)
+    world.call(delete_spoofcheck_jumps, [SpoofcheckJump(handle, "veth-b", "other")])
+    assert objects(world) == before
 
 
 # Either implementation can remove what the other has made

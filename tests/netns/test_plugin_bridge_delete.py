@@ -8,13 +8,18 @@ world ("host")                      blue, red, green
 import json
 import re
 import subprocess
-from typing import Any
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
+from cnisandbox.nft.spoofcheck import add_spoofcheck, has_spoofcheck
+from cnisandbox.plugin import Call
+from cnisandbox.plugins import bridge
 from tests.interop.differential_cases import BRIDGE, DUAL
 from tests.interop.observe import masquerade_facts, spoofcheck_facts, store
-from tests.interop.plugin_calls import JsonObject, Plugins, changed
+from tests.interop.plugin_calls import REFERENCE_DIR, JsonObject, Plugins, changed
 from tests.world import World
 
 NETCONF = changed(BRIDGE, cniVersion="1.1.0", isDefaultGateway=True, ipMasq=True, macspoofchk=True, ipam__ranges=DUAL)
@@ -49,6 +54,15 @@ NOTHING: dict[str, Any] = {
 
 def reservations(world: World) -> list[str]:
     return sorted(path.rpartition("/")[2] for path in store(world) if re.search(r"/networks/[^/]+/[\da-f]+[.:]", path))
+
+
+def spoof_checked(world: World) -> set[str]:
+    """The attachments that have a spoof check, as "<container id>-<ifname>"."""
+    facts = "\n".join(spoofcheck_facts(world))
+    entered = set(re.findall(r"^PREROUTING: .* jump cni-br-iface-(\S+)", facts, re.MULTILINE))
+    chains = set(re.findall(r"^cni-br-iface-(\S+?)(?:-mac)?:", facts, re.MULTILINE))
+    assert entered == chains
+    return entered
 
 
 def ping(world: World, address: str, netns: str) -> None:
@@ -144,6 +158,7 @@ class TestGarbage:
         assert left(world)["masquerade"] == ["10.19.0.2", "10.9.0.2", "fd09::2"]
         assert len(left(world)["ports"]) == 2
         assert [world.ifnames(name) for name in ("blue", "red", "green")] == [{"lo", "eth0"}, {"lo", "eth1"}, {"lo"}]
+        assert spoof_checked(world) == {"c1-eth0", "c2-eth1"}
         ping(world, "10.9.0.1", "blue")
 
         collect(plugins, NETCONF)
@@ -151,15 +166,66 @@ class TestGarbage:
         assert "lab0" in world.ifnames()  # the other network uses it
         collect(plugins, OTHER)
         collect(plugins, NETCONF)
-        # whose the rules of macspoofchk are cannot be told by network: they stay until DEL, and harm nobody
-        assert {**left(world), "spoof check": []} == NOTHING
+        assert left(world) == NOTHING
         assert world.ifnames() == {"lo"}
+
+    def test_spoof_check_of_a_link_that_has_gone_goes_whatever_its_network(self, plugins: Plugins) -> None:
+        world = plugins.world
+        plugins.add(NETCONF)
+        plugins.add(OTHER, ifname="eth1")
+        Plugins(world, REFERENCE_DIR).add(changed(NETCONF, cniVersion="1.0.0"), container_id="c2", netns="red")
+        plugins.add(OTHER, container_id="c3", netns="green")
+        world.run(["ip", "link", "del", "eth1"], netns="blue")
+        world.run(["ip", "link", "del", "eth0"], netns="red")
+
+        collect(plugins, changed(NETCONF, macspoofchk=False), ("c1", "eth0"))
+        assert spoof_checked(world) == {"c1-eth0", "c1-eth1", "c2-eth0", "c3-eth0"}
+        collect(plugins, NETCONF, ("c1", "eth0"))
+        assert spoof_checked(world) == {"c1-eth0", "c3-eth0"}
+        ping(world, "10.9.0.1", "blue")
+
+    def test_attachment_made_while_garbage_is_looked_for_keeps_its_filter(self, world: World) -> None:
+        """Another ADD makes link and rule between the two questions that GC asks first."""
+        attachment = ("c1", "eth0", "veth-a", "02:00:00:00:00:0a")
+        add_link = ["ip", "link", "add", "veth-a", "type", "veth", "peer", "name", "veth-b"]
+
+        class Host:
+            asked = 0
+
+            def call(self, function: Callable[..., Any], *args: object) -> Any:
+                answer = function(*args)
+                self.asked += 1
+                if self.asked == 1:
+                    subprocess.run(add_link, check=True, timeout=10)
+                    add_spoofcheck(*attachment)
+                return answer
+
+        def work() -> bool:
+            add_spoofcheck("c2", "eth0", "veth-c", "02:00:00:00:00:0b")
+            bridge._collect_spoofchecks(cast(Call, SimpleNamespace(host=Host())))
+            return has_spoofcheck(*attachment)
+
+        assert world.call(work)
+        assert spoof_checked(world) == {"c1-eth0"}
 
     def test_bridge_that_was_there_before_stays(self, plugins: Plugins) -> None:
         plugins.world.run(["ip", "link", "add", "lab0", "up", "type", "bridge"])
         plugins.add(NETCONF)
         collect(plugins, NETCONF)
         assert plugins.world.ifnames() == {"lo", "lab0"}
+
+    def test_bridge_with_a_port_of_somebody_else_stays(self, plugins: Plugins) -> None:
+        """The other end of that port has, in its netns, the index that the bridge has here."""
+        world = plugins.world
+        plugins.add(NETCONF)
+        plugins.delete(NETCONF)
+        index = str(world.link("lab0")["ifindex"])
+        peer = ["peer", "name", "x", "index", index, "netns", "red"]
+        world.run(["ip", "link", "add", "foreign", "master", "lab0", "type", "veth", *peer])
+        assert str(world.link("x", "red")["ifindex"]) == index
+        collect(plugins, NETCONF)
+        assert world.ifnames() == {"lo", "lab0", "foreign"}
+        assert world.link("foreign")["master"] == "lab0"
 
     def test_nothing_to_collect_is_no_error(self, plugins: Plugins) -> None:
         collect(plugins, NETCONF)

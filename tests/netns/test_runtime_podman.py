@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -67,10 +68,18 @@ class Podman:
     def start(self, name: str) -> str:
         return self("run", "-d", "--name", name, "--rootfs", str(self.rootfs), "/bin/busybox", "sleep", "1000")
 
+    def remove_all(self) -> None:
+        """Remove what a failed test has left running: it is in namespaces of its own, which the world does not know."""
+        self("rm", "-f", "-a", "-t0")
+
 
 @pytest.fixture
-def podman(world: World, tmp_path: Path) -> Podman:
-    return Podman(world, tmp_path)
+def podman(world: World, tmp_path: Path) -> Iterator[Podman]:
+    podman = Podman(world, tmp_path)
+    try:
+        yield podman
+    finally:
+        podman.remove_all()
 
 
 def net(world: World, *arguments: str) -> Completed:
