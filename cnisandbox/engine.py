@@ -61,20 +61,16 @@ class PluginEngine:
             verb = session.environment.verb
             netconf = parse_netconf(data, verb, self._plugin.versions)
             _attest(session, netconf)
-            document = self._serve(session, netconf)
+            self._serve(session, netconf)
         except CniError as error:
             _finish(error_document(error, version), 1)
         except Exception as error:  # noqa: BLE001 - a defect of ours must not become a traceback on a runtime's log
             defect = CniError(f"{self._plugin.name}: {type(error).__name__}: {error}", "this is a defect of cnisandbox")
             _finish(error_document(defect, version), 1)
-        _finish(document, 0)
+        os._exit(0)
 
-    def _serve(self, session: Session, netconf: NetConf) -> bytes:
-        """Have the plugin do what the verb says.
-
-        Returns:
-            What goes to standard output; empty for all verbs but ADD.
-        """
+    def _serve(self, session: Session, netconf: NetConf) -> None:
+        """Have the plugin do what the verb says, and write the result of an ADD; nothing is written for other verbs."""
         environment = session.environment
         request = Request(
             verb=environment.verb,
@@ -90,7 +86,7 @@ class PluginEngine:
         plugin = self._plugin()
         match environment.verb:
             case "ADD":
-                return _add(plugin, call, undo)
+                _add(plugin, call, undo)
             case "DEL":
                 plugin.delete(call)
             case "CHECK":
@@ -101,14 +97,13 @@ class PluginEngine:
                 plugin.gc(call)
             case "STATUS":
                 plugin.status(call)
-        return b""
 
 
-def _add(plugin: Plugin, call: Call, undo: UndoStack) -> bytes:
-    """Run ADD: all of it, or nothing."""
+def _add(plugin: Plugin, call: Call, undo: UndoStack) -> None:
+    """Run ADD: all of it, or nothing. A result that nobody can receive is a failure, too."""
     try:
-        result = plugin.add(call)
-        return result_document(result, call.request.netconf.version)
+        document = result_document(plugin.add(call), call.request.netconf.version)
+        _deliver(document)
     except CniError as error:
         _unwind(undo, error)
         raise
@@ -116,6 +111,13 @@ def _add(plugin: Plugin, call: Call, undo: UndoStack) -> bytes:
         defect = CniError(f"{plugin.name}: {type(error).__name__}: {error}", "this is a defect of cnisandbox")
         _unwind(undo, defect)
         raise defect from error
+
+
+def _deliver(document: bytes) -> None:
+    try:
+        _write_bytes(_STDOUT, document)
+    except OSError as error:
+        raise IoFailure(f"write standard output: {reason(error)}") from error
 
 
 def _unwind(undo: UndoStack, error: CniError) -> None:

@@ -108,6 +108,7 @@ def main(name: str, needs: Needs, engine: Engine) -> NoReturn:
     Order: everything is imported.
     """
     gc.disable()  # a call is over before garbage matters
+    _fill_standard_descriptors()
     if not os.environ.get("CNI_COMMAND"):
         engine.describe()
     try:
@@ -123,6 +124,17 @@ def main(name: str, needs: Needs, engine: Engine) -> NoReturn:
         _drop_for_error()
         engine.fail(PrivilegeNotDropped(f"confine {name}: {type(error).__name__}: {error}"))
     engine.run(session)
+
+
+def _fill_standard_descriptors() -> None:
+    """Open what the runtime has left closed of the three standard descriptors.
+
+    What is opened next would get the number otherwise: a netns would be kept as standard error. Nothing can be read
+    from the stand-ins; writing a result fails, as it would without.
+    """
+    for fd, flags in ((0, os.O_RDONLY), (1, os.O_RDONLY), (2, os.O_WRONLY)):
+        if not limits.is_open(fd):
+            os.open("/dev/null", flags)
 
 
 def _prepare(name: str, needs: Needs, environment: Environment) -> Session:
@@ -263,8 +275,6 @@ def _drop(
         address_space_bytes=limits.ADDRESS_SPACE_BYTES,
         dies_with_parent=False,
     )
-    with stage("open", "engine"):
-        present = _open_among(kept)
     expected = Expectation(
         role="engine",
         level=own_level,
@@ -275,17 +285,12 @@ def _drop(
         own_namespaces=own_namespaces,
         netns_inode=own_namespaces["net"],
         parent_pid=os.getppid(),
-        descriptors=tuple(present),
+        descriptors=tuple(sorted(kept)),
         dies_with_parent=False,
         limits=expected_limits(wanted),
         mounts=expected_mounts(wanted),
     )
     return confine(wanted, kept), expected
-
-
-def _open_among(descriptors: set[int]) -> list[int]:
-    """Say which of the descriptors are open: a runtime may have started us without standard error."""
-    return [fd for fd in sorted(descriptors) if limits.is_open(fd)]
 
 
 def _drop_for_error() -> None:

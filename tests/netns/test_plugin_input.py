@@ -248,8 +248,23 @@ def test_closed_standard_descriptor_is_survived(world: World, plugin_dir: str, c
     done = world.run(["sh", "-c", script], stdin=json.dumps(NETCONF).encode(), env=env, expect=None)
     assert b"Traceback" not in done.stderr
     assert done.returncode == (0 if closed == 2 else 1)
+    assert world.ifnames("blue") == ({"lo", "eth0"} if closed == 2 else {"lo"})
     if closed == 0:
         assert json.loads(done.stdout)["code"] in CODES
+
+
+def test_an_add_whose_result_nobody_reads_leaves_nothing(world: World, plugin_dir: str) -> None:
+    plugins = Plugins(world, plugin_dir)
+    world.netns("blue")
+    world.run(["mkfifo", "/run/result"])
+    # The reader has gone before anything is written.
+    script = f"exec 3<>/run/result 4>/run/result 3<&-; exec {plugin_dir}/bridge >&4"
+    done = world.run(
+        ["sh", "-c", script], stdin=json.dumps(NETCONF).encode(), env=plugins.environment("ADD"), expect=1
+    )
+    assert b"write standard output: broken pipe" in done.stderr
+    assert world.ifnames() == {"lo"}
+    assert world.ifnames("blue") == {"lo"}
 
 
 def test_python_of_the_environment_is_not_used(world: World, plugin_dir: str) -> None:
