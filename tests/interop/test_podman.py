@@ -20,7 +20,7 @@ from tests.interop.containers import (
 )
 from tests.interop.observe import masquerade_facts
 from tests.interop.plugin_calls import REFERENCE_DIR
-from tests.world import World
+from tests.world import wait_until, World
 
 
 @pytest.mark.parametrize("implementation", ["reference", "ours"])
@@ -43,6 +43,7 @@ def test_containers_reach_each_other_and_the_host(
             assert [fact.split()[0] for fact in masquerade_facts(world)] == [address, "fd87::2"]
 
         podman("rm", "-f", "-t0", "web")
+        wait_until(lambda: footprint(world)["processes"] == before["processes"])
         after = footprint(world)
         if implementation == "reference":
             after["nft tables"] -= {"nat"}  # iptables made it, and it is empty
@@ -64,6 +65,7 @@ def test_two_networks_of_one_container_are_two_attachments(world: World, tmp_pat
         for address in ("10.87.0.2", "10.86.0.2"):
             assert fetch(world, address) == PAGE
         podman("rm", "-f", "-t0", "web")
+        wait_until(lambda: footprint(world)["processes"] == before["processes"])
         after = footprint(world)
         after["links"] -= {"cnitest1"}
         assert after == before

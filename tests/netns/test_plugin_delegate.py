@@ -225,10 +225,10 @@ def test_plugin_cannot_be_named_by_a_path(plugins: Plugins, name: str) -> None:
 
 
 def test_processes_of_a_plugin_end_with_the_call(plugins: Plugins) -> None:
-    """What a plugin leaves running in the background is killed with its pid namespace."""
+    """What a plugin leaves in the background is killed with its pid namespace, soon after: the engine does not wait."""
     write_plugin(plugins.world, "sleep 1000 < /dev/null > /dev/null 2>&1 &", answering(ADDRESS))
     plugins.add(NETCONF)
-    assert not any(map(is_sleeping, plugins.world.pids()))
+    wait_until(lambda: not any(map(is_sleeping, plugins.world.pids())))
 
 
 def is_sleeping(pid: int) -> bool:

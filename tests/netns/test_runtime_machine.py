@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.world import Completed, World, kernel_has
+from tests.world import Completed, World, kernel_has, wait_until
 
 REFERENCE = Path("/usr/lib/cni")
 LINK_KINDS = ("bridge", "dummy", "ifb", "ipvlan", "macvlan", "veth", "vlan", "vrf")
@@ -122,7 +122,7 @@ class TestDoctor:
         assert features
         assert world.ifnames() == {"lo"}
         assert world.nft_ruleset()[1:] == []
-        assert world.pids() == []
+        wait_until(lambda: world.pids() == [])
 
     def test_plugins_of_ours_and_of_the_reference_are_told_apart(self, world: World, bin_dir: Path) -> None:
         cnisandbox(world, "install", "--bin-dir", "/run/bin", "--force", "host-local")
