@@ -20,7 +20,7 @@ from tests.interop.containers import (
 )
 from tests.interop.observe import masquerade_facts
 from tests.interop.plugin_calls import REFERENCE_DIR
-from tests.world import wait_until, World
+from tests.world import World, wait_until
 
 
 @pytest.mark.parametrize("implementation", ["reference", "ours"])
