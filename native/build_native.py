@@ -29,7 +29,7 @@ ffibuilder.cdef((_HERE / "native.h").read_text() + _LIBSECCOMP)
 ffibuilder.set_source(
     "cnisandbox._native",
     '#include <stdint.h>\n#include <stddef.h>\n#include <seccomp.h>\n#include "native.h"\n',
-    sources=["native/native.c"],  # relative to the project: setuptools insists
+    sources=["native/native.c", "native/notify.c"],  # relative to the project: setuptools insists
     include_dirs=["native"],
     depends=["native/native.h"],
     libraries=["seccomp"],

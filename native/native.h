@@ -26,3 +26,21 @@ int native_seccomp_load(const void *program, unsigned short instructions, unsign
 int native_seccomp_action_available(uint32_t action);
 int native_userns_for_idmap(unsigned int inside_uid, unsigned int outside_uid, unsigned int inside_gid,
 			    unsigned int outside_gid);
+struct native_notification {
+	uint64_t id;
+	int pid;
+	int nr;
+	uint64_t args[6];
+};
+int native_seccomp_listen(const void *program, unsigned short instructions);
+int native_notify_wake_on_this_cpu(int listener);
+int native_notify_next(int listener, const char *prefixes, struct native_notification *call);
+int native_notify_is_valid(int listener, uint64_t id);
+int native_notify_answer(int listener, uint64_t id, int64_t value, int error, unsigned int flags);
+int native_notify_give(int listener, uint64_t id, int fd, unsigned int number, unsigned int fd_flags);
+long native_read_memory(int pid, uint64_t address, void *buffer, size_t size);
+long native_read_string(int pid, uint64_t address, char *buffer, size_t size);
+int native_pidfd_getfd(int pidfd, int fd);
+int native_set_effective(uint64_t mask);
+int native_keep_over_exec(int capability);
+int native_fork_as(int wanted_pid);

@@ -47,6 +47,8 @@ class Confinement(NamedTuple):
         processes: How many processes its user may have while it makes another.
         address_space_bytes: How much memory it may map.
         dies_with_parent: Whether its parent's death ends it.
+        has_landlock: Whether it enters a Landlock domain where its level has one; not so for the monitor of a foreign
+            program, whose memory it has to read: Landlock lets nobody look out of a domain.
     """
 
     role: str
@@ -64,6 +66,7 @@ class Confinement(NamedTuple):
     processes: int
     address_space_bytes: int
     dies_with_parent: bool
+    has_landlock: bool = True
 
 
 def expected_limits(wanted: Confinement) -> dict[str, int]:
@@ -136,7 +139,7 @@ def confine(wanted: Confinement, kept: set[int]) -> Attestation:
             limits.lower_limits(expected_limits(wanted))
     with stage("filters", role):
         witness.see_namespaces()
-        landlock_abi = landlock.enter_domain(wanted.rules) if protections.has_landlock else 0
+        landlock_abi = landlock.enter_domain(wanted.rules) if protections.has_landlock and wanted.has_landlock else 0
         if protections.binds_lifetime:
             limits.close_all_but(kept | {witness.status_fd})
         # ORDER: last, because the filter refuses what the stages above have used.

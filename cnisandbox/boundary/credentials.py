@@ -29,13 +29,17 @@ LOCKED_SECUREBITS: int = (
 )
 
 
-def drop_credentials(uid: int, gid: int, capabilities: tuple[int, ...]) -> None:
+def drop_credentials(
+    uid: int, gid: int, capabilities: tuple[int, ...], *, is_kept_over_exec: bool = False
+) -> None:
     """Become `uid` and `gid` with no groups and exactly `capabilities`, for good.
 
     Args:
         uid: User id in the current user namespace.
         gid: Group id in the current user namespace.
         capabilities: Numbers of the capabilities that stay permitted and effective.
+        is_kept_over_exec: Whether they also stay inheritable and ambient, as they already are, for a program that is
+            executed.
 
     Raises:
         OSError: the kernel refused a step.
@@ -54,11 +58,12 @@ def drop_credentials(uid: int, gid: int, capabilities: tuple[int, ...]) -> None:
     os.setresgid(gid, gid, gid)
     # The uid is not cosmetic: uid 0 without a single capability may open /proc/sys/kernel/core_pattern for writing.
     os.setresuid(uid, uid, uid)
-    checked(lib.native_clear_ambient(), "ambient set")
+    if not is_kept_over_exec:
+        checked(lib.native_clear_ambient(), "ambient set")
     surplus = [capability for capability in prctl.ALL_CAPS if capability not in capabilities]
     prctl.set_caps(
         (surplus, (prctl.CAP_EFFECTIVE, prctl.CAP_PERMITTED), False),
-        (prctl.ALL_CAPS, (prctl.CAP_INHERITABLE,), False),
+        (surplus if is_kept_over_exec else prctl.ALL_CAPS, (prctl.CAP_INHERITABLE,), False),
     )
 
 

@@ -108,7 +108,7 @@ def main(name: str, needs: Needs, engine: Engine) -> NoReturn:
     Order: everything is imported.
     """
     gc.disable()  # a call is over before garbage matters
-    _fill_standard_descriptors()
+    fill_standard_descriptors()
     if not os.environ.get("CNI_COMMAND"):
         engine.describe()
     try:
@@ -118,15 +118,15 @@ def main(name: str, needs: Needs, engine: Engine) -> NoReturn:
         session = _prepare(name, needs, environment)
     except CniError as error:
         # ORDER: an error is printed after the drop too. Where even that is refused there is no privilege to lose.
-        _drop_for_error()
+        drop_for_error()
         engine.fail(error)
     except Exception as error:  # noqa: BLE001 - whatever it is, it ends the call without privilege and without traceback
-        _drop_for_error()
+        drop_for_error()
         engine.fail(PrivilegeNotDropped(f"confine {name}: {type(error).__name__}: {error}"))
     engine.run(session)
 
 
-def _fill_standard_descriptors() -> None:
+def fill_standard_descriptors() -> None:
     """Open what the runtime has left closed of the three standard descriptors.
 
     What is opened next would get the number otherwise: a netns would be kept as standard error. Nothing can be read
@@ -145,8 +145,8 @@ def _prepare(name: str, needs: Needs, environment: Environment) -> Session:
         # At level root everybody stays root, for whom state directories that are mapped to the service user are no use.
         user = ServiceUser(0, 0) if environment.level is Level.ROOT else service_user()
         own_namespaces = namespaces.inodes()
-        netns = _open_netns(environment)
-        attest_fd = _open_attest_file(environment.attest_path)
+        netns = open_container_netns(environment)
+        attest_fd = open_attest_file(environment.attest_path)
         state_dirs = open_state_dirs(*user) if needs.state else ()
         boot_id = _read_boot_id()
     workers = _fork_workers(name, needs, environment, user, netns, own_namespaces)
@@ -159,7 +159,7 @@ def _prepare(name: str, needs: Needs, environment: Environment) -> Session:
     return Session(environment, host, container, delegate, state_dirs, boot_id, attest_fd, engine_said, expected)
 
 
-def _open_netns(environment: Environment) -> namespaces.Netns | None:
+def open_container_netns(environment: Environment) -> namespaces.Netns | None:
     """Open the container's netns; for DEL, one that is gone is no error, and nor is what somebody left at its path."""
     path = environment.netns_path
     if environment.verb not in VERBS_OF_AN_ATTACHMENT or not path:
@@ -183,7 +183,8 @@ def _open_netns(environment: Environment) -> namespaces.Netns | None:
     return netns
 
 
-def _open_attest_file(path: str) -> int | None:
+def open_attest_file(path: str) -> int | None:
+    """Open the file that attestations are appended to; None when nobody named one."""
     # TRUST: the path is the caller's, who is root; O_NOFOLLOW keeps a link in a shared directory from choosing.
     if not path:
         return None
@@ -293,7 +294,7 @@ def _drop(
     return confine(wanted, kept), expected
 
 
-def _drop_for_error() -> None:
+def drop_for_error() -> None:
     """Drop as far as that is possible, so that an error is not printed by a process of root."""
     if os.geteuid() != 0:
         return

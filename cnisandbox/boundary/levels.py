@@ -17,6 +17,7 @@ class Level(Enum):
     ROOT = "root"
     NETADMIN = "netadmin"
     HARDENED = "hardened"
+    MEDIATED = "mediated"
 
 
 class Protections(NamedTuple):
@@ -43,4 +44,5 @@ PROTECTIONS = {
     Level.ROOT: Protections(False, False, False, False, False, False),
     Level.NETADMIN: Protections(True, True, False, False, False, False),
     Level.HARDENED: Protections(True, True, True, True, True, True),
+    Level.MEDIATED: Protections(True, True, True, True, True, True),
 }

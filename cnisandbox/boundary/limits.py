@@ -21,7 +21,11 @@ _MOST_DESCRIPTORS = 1024
 
 
 def lowered_limits(
-    *, file_bytes: int, processes: int, address_space_bytes: int = ADDRESS_SPACE_BYTES
+    *,
+    file_bytes: int,
+    processes: int,
+    address_space_bytes: int = ADDRESS_SPACE_BYTES,
+    descriptors: int = DESCRIPTORS,
 ) -> dict[str, int]:
     """Say what the limits of this process, or of a child, will be once they are lowered.
 
@@ -29,6 +33,7 @@ def lowered_limits(
         file_bytes: How long a file it may write.
         processes: How many processes its user may have while it makes another; 0 for none.
         address_space_bytes: How much memory it may map.
+        descriptors: How many descriptors it may have.
 
     Returns:
         Name to value, as `current_limits` has them.
@@ -38,7 +43,7 @@ def lowered_limits(
         "core": 0,
         "cpu": PROCESSOR_S,
         "fsize": file_bytes,
-        "nofile": DESCRIPTORS,
+        "nofile": descriptors,
         "nproc": processes,
     }
     now = current_limits()

@@ -39,6 +39,32 @@ class Condition(NamedTuple):
     mask: int
     value: int
 
+    def as_comparison(self) -> tuple[int, int, int, int]:
+        """What struct scmp_arg_cmp holds."""
+        return self.argument, int(lib.SCMP_CMP_MASKED_EQ), self.mask, self.value
+
+
+class Below(NamedTuple):
+    """An argument, all 64 bits of it, that is smaller than a value: garbage above the 32 bits of an int is not."""
+
+    argument: int
+    value: int
+
+    def as_comparison(self) -> tuple[int, int, int, int]:
+        """What struct scmp_arg_cmp holds."""
+        return self.argument, int(lib.SCMP_CMP_LT), self.value, 0
+
+
+class NotBelow(NamedTuple):
+    """The opposite of `Below`."""
+
+    argument: int
+    value: int
+
+    def as_comparison(self) -> tuple[int, int, int, int]:
+        """What struct scmp_arg_cmp holds."""
+        return self.argument, int(lib.SCMP_CMP_GE), self.value, 0
+
 
 # What the interpreter itself, its allocator and its signal handling use once everything is imported.
 _RUNTIME = [
@@ -211,6 +237,45 @@ _PROGRAM_CALLS = [
 ]
 
 
+# What a foreign program may do besides, that is at level mediated: sockets of the empty netns it stands in, and what it
+# does with those that the monitor gave it.
+_FOREIGN_CALLS = [
+    "getsockname",
+    "getpeername",
+    "getsockopt",
+    "recvfrom",
+    "recvmsg",
+    "shutdown",
+    "sysinfo",
+    "getrusage",
+    "symlink",
+    "symlinkat",
+    "inotify_init1",
+    "sched_get_priority_max",
+    "sched_get_priority_min",
+    "get_mempolicy",
+    "getpgid",
+]
+_INERT_IOCTLS = (0x5401, 0x5413, 0x541B, _FIONBIO, 0x5450, 0x5451)  # TCGETS, TIOCGWINSZ, FIONREAD, FIONBIO, FIO[N]CLEX
+# Calls that send, and which act on a descriptor of the monitor's only through it.
+_SENDING_CALLS = ["write", "sendto", "sendmsg", "bind"]
+_OTHER_SENDING_CALLS = ["writev", "pwrite64", "pwritev", "pwritev2", "connect"]
+# A copy at a lower number would be sent on unseen. The kernel refuses changes then, for want of a capability, but it
+# would tell whoever asks what links the host has.
+_DUPLICATING_CALLS = ["dup", "dup2", "dup3", "fcntl"]
+_DESCRIPTOR_CALLS = frozenset([*_SENDING_CALLS, *_OTHER_SENDING_CALLS, *_DUPLICATING_CALLS])
+_HARMLESS_FCNTL_COMMANDS = (fcntl.F_GETFD, fcntl.F_SETFD, fcntl.F_GETFL, fcntl.F_SETFL)
+# Calls that move bytes between descriptors, and which argument is the one that is written to.
+_COPYING_CALLS = {"splice": 2, "tee": 1, "sendfile": 0, "copy_file_range": 2}
+_NETLINK_OPTIONS = (10, 11, 12)  # NETLINK_CAP_ACK, EXT_ACK, GET_STRICT_CHK: no membership of a multicast group
+_AF_PACKET = 17
+_SIOCGSKNS = 0x894C
+_NOTIFY_IOCTLS = (0xC0502100, 0xC0182101, 0x40082102, 0x40182103, 0x40082104)  # RECV, SEND, ID_VALID, ADDFD, SET_FLAGS
+
+MEDIATED_FD = 1000
+"""Descriptors from here on are the monitor's gifts: what is sent on them is judged."""
+
+
 class _Filter:
     """A libseccomp filter under construction."""
 
@@ -222,14 +287,11 @@ class _Filter:
     def _set(self, attribute: Any, value: int) -> None:
         checked(lib.seccomp_attr_set(self._context, attribute, value), "seccomp attribute")
 
-    def allow(self, names: list[str], *conditions: Condition, action: int | None = None) -> None:
+    def allow(self, names: list[str], *conditions: Condition | Below | NotBelow, action: int | None = None) -> None:
         """Allow calls by name; with conditions, only where all of them hold."""
         array = ffi.new("struct scmp_arg_cmp[]", len(conditions))
         for slot, condition in zip(array, conditions, strict=True):
-            slot.arg = condition.argument
-            slot.op = lib.SCMP_CMP_MASKED_EQ
-            slot.datum_a = condition.mask
-            slot.datum_b = condition.value
+            slot.arg, slot.op, slot.datum_a, slot.datum_b = condition.as_comparison()
         wanted = lib.SCMP_ACT_ALLOW if action is None else action
         for name in names:
             number = lib.seccomp_syscall_resolve_name(name.encode())
@@ -324,6 +386,97 @@ def delegate_filter() -> bytes:
     program.allow(["clone3"], action=_ACT_ERRNO | _ENOSYS)
     program.allow(["ioctl"], Condition(1, 0xFFFFFFFF, 0x5401))  # TCGETS: is it a terminal?
     return program.export()
+
+
+def _program_filter() -> _Filter:
+    """Begin the filter of a program that is not ours: what needs no socket."""
+    program = _Filter()
+    program.allow([name for name in _RUNTIME if name not in _DESCRIPTOR_CALLS])
+    program.allow(["tgkill"])  # the threads of a Go program interrupt each other
+    program.allow(_FILES_FOR_READING)
+    program.allow(_STATE_CALLS)
+    program.allow([name for name in _PROGRAM_CALLS if name not in {*_DESCRIPTOR_CALLS, *_COPYING_CALLS}])
+    for name, target in _COPYING_CALLS.items():
+        program.allow([name], Below(target, MEDIATED_FD))
+    program.allow_modes(_MODE_CALLS | {name: at for name, at in _PROGRAM_MODE_CALLS.items() if name != "open"})
+    program.allow(["clone"], Condition(0, _CLONE_NAMESPACES, 0))
+    # clone3 hides its flags behind a pointer; ENOSYS makes the C library and Go fall back to clone.
+    program.allow(["clone3"], action=_ACT_ERRNO | _ENOSYS)
+    return program
+
+
+def foreign_filter(packet_protocols: tuple[int, ...] = (), *, is_mediated: bool, has_unix_sockets: bool) -> bytes:
+    """Compile the filter of an unmodified plugin: files, programs, and sockets that the monitor makes for it.
+
+    Args:
+        packet_protocols: What socket(AF_PACKET, ...) may be asked for, in network order as the call has it.
+        is_mediated: Whether what is sent on the monitor's descriptors is judged; else the plugin sends it itself.
+        has_unix_sockets: Whether it may make AF_UNIX sockets, which belong to the netns it stands in.
+
+    setns, socket, and opening a file ask the monitor. io_uring, sendmmsg, vmsplice and what else could carry a message
+    past it are not listed; what moves bytes between descriptors cannot have one of the monitor's as its target.
+    """
+    program = _program_filter()
+    ask = int(lib.SCMP_ACT_NOTIFY)
+    program.allow(_FOREIGN_CALLS)
+    program.allow(["setns"], action=ask)
+    program.allow(["openat", "open"], action=ask)
+    for request in _INERT_IOCTLS:
+        program.allow(["ioctl"], Condition(1, 0xFFFFFFFF, request))
+    program.allow(["socket"], Condition(0, 0xFFFFFFFF, _socket.AF_NETLINK), action=ask)
+    for protocol in packet_protocols:
+        program.allow(
+            ["socket"], Condition(0, 0xFFFFFFFF, _AF_PACKET), Condition(2, 0xFFFFFFFF, protocol), action=ask
+        )
+    if has_unix_sockets:
+        program.allow(["socket"], Condition(0, 0xFFFFFFFF, _socket.AF_UNIX))
+    for option in _SOCKET_OPTIONS:
+        program.allow(["setsockopt"], Condition(1, 0xFFFFFFFF, _SOL_SOCKET), Condition(2, 0xFFFFFFFF, option))
+    for option in _NETLINK_OPTIONS:
+        program.allow(["setsockopt"], Condition(1, 0xFFFFFFFF, _SOL_NETLINK), Condition(2, 0xFFFFFFFF, option))
+    if is_mediated:
+        program.allow(sorted(_DESCRIPTOR_CALLS), Below(0, MEDIATED_FD))
+        program.allow(_SENDING_CALLS, NotBelow(0, MEDIATED_FD), action=ask)
+        for command in _HARMLESS_FCNTL_COMMANDS:
+            program.allow(["fcntl"], NotBelow(0, MEDIATED_FD), Condition(1, 0xFFFFFFFF, command))
+    else:
+        program.allow(sorted(_DESCRIPTOR_CALLS))
+    return program.export()
+
+
+def monitor_filter(packet_protocols: tuple[int, ...] = ()) -> bytes:
+    """Compile the filter of the monitor and of its opener: the interpreter, netlink, sysctls, the worker's calls."""
+    program = _interpreter_filter()
+    program.allow(_FILES_FOR_READING)
+    program.allow_modes(_OPEN_CALLS)
+    program.allow(_NETLINK_CALLS)
+    program.allow(["setsockopt"], Condition(1, 0xFFFFFFFF, _SOL_NETLINK))
+    for option in _SOCKET_OPTIONS:
+        program.allow(["setsockopt"], Condition(1, 0xFFFFFFFF, _SOL_SOCKET), Condition(2, 0xFFFFFFFF, option))
+    program.allow(["socket"], Condition(0, 0xFFFFFFFF, _socket.AF_NETLINK))
+    for protocol in packet_protocols:
+        program.allow(["socket"], Condition(0, 0xFFFFFFFF, _AF_PACKET), Condition(2, 0xFFFFFFFF, protocol))
+    for request in (*_NOTIFY_IOCTLS, _SIOCGSKNS):
+        program.allow(["ioctl"], Condition(1, 0xFFFFFFFF, request))
+    program.allow(["process_vm_readv", "pidfd_open", "pidfd_getfd", "capset", "wait4", "waitid", "fcntl"])
+    return program.export()
+
+
+def keeper_filter() -> bytes:
+    """Compile the filter of the keeper: the interpreter, its pipes, and a signal for the monitor, its child."""
+    program = _interpreter_filter()
+    program.allow(["wait4", "kill"])
+    return program.export()
+
+
+def load_and_listen(program: bytes) -> int:
+    """Put this process under a filter that asks somebody, for good.
+
+    Returns:
+        The descriptor from which the questions are read.
+    """
+    buffer = ffi.from_buffer(program)
+    return checked(lib.native_seccomp_listen(buffer, len(program) // _INSTRUCTION_BYTES), "seccomp")
 
 
 def load(program: bytes) -> None:

@@ -64,9 +64,33 @@ def open_state_dirs(uid: int, gid: int) -> tuple[StateDir, ...]:
     Raises:
         IoFailure: a directory is missing or could be tampered with by somebody else than root.
     """
-    os.makedirs(DEFAULT_DIRECTORY, 0o755, exist_ok=True)
     optional = [path for path in OPTIONAL_DIRECTORIES if os.path.isdir(path)]
-    paths = [DEFAULT_DIRECTORY, *optional, *_configured()]
+    os.makedirs(DEFAULT_DIRECTORY, 0o755, exist_ok=True)
+    return _open_all((DEFAULT_DIRECTORY, *optional, *_configured()), uid, gid)
+
+
+def open_named_state_dirs(paths: tuple[str, ...], uid: int, gid: int) -> tuple[StateDir, ...]:
+    """Open the state directories that a profile names, made when missing, and those that the administrator listed.
+
+    Args:
+        paths: Absolute paths; nothing is opened at all when there are none.
+        uid: The service user's id.
+        gid: The service user's group id.
+
+    Returns:
+        The directories; the caller owns the descriptors.
+
+    Raises:
+        IoFailure: a directory could be tampered with by somebody else than root.
+    """
+    if not paths:
+        return ()
+    for path in paths:
+        os.makedirs(path, 0o755, exist_ok=True)
+    return _open_all((*paths, *_configured()), uid, gid)
+
+
+def _open_all(paths: tuple[str, ...], uid: int, gid: int) -> tuple[StateDir, ...]:
     userns_fd = lib.native_userns_for_idmap(0, uid, 0, gid)
     try:
         return tuple(_open_one(path, uid, gid, userns_fd) for path in dict.fromkeys(paths))

@@ -7,6 +7,7 @@ Source: fsopen(2), open_tree(2), move_mount(2), mount_setattr(2), pivot_root(2).
 
 import errno
 import os
+import stat
 
 from cnisandbox.boundary.syscalls import checked, lib
 from cnisandbox.errors import IsolationUnavailable
@@ -29,6 +30,9 @@ MOUNT_ATTR_NOEXEC = 0x8
 MOUNT_ATTR_IDMAP = 0x00100000
 _MS_PRIVATE = 1 << 18
 
+# LIMIT: mount points of a program's view, and the directories that lead to them.
+_PROGRAM_INODES = 512
+
 _NOTHING_SPECIAL = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV
 
 
@@ -40,12 +44,14 @@ class Mount(NamedTuple):
         is_writable: Whether it may be written to, as far as its own permissions go.
         tree_fd: A detached mount to put there; None binds what is at `path` outside.
         is_device: Whether it is a device that may be used.
+        is_executable: Whether programs on it may be executed.
     """
 
     path: str
     is_writable: bool = False
     tree_fd: int | None = None
     is_device: bool = False
+    is_executable: bool = False
 
 
 def clone_tree(path: str, dirfd: int = _AT_FDCWD) -> int:
@@ -129,16 +135,75 @@ def enter_read_only_root(mounts: tuple[Mount, ...]) -> None:
             os.close(tree_fd)
 
 
+def enter_program_root(mounts: tuple[Mount, ...], links: tuple[tuple[str, str], ...]) -> None:
+    """Replace the root by a read-only tmpfs with what a program needs, files as well as directories.
+
+    Args:
+        mounts: What is in view; one below another comes after it and lies on what is there.
+        links: Symbolic links, such as ("/bin", "usr/bin").
+
+    Order: after `enter_own_namespaces`; before the capabilities go.
+    """
+    trees = [(mount, clone_tree(mount.path) if mount.tree_fd is None else mount.tree_fd) for mount in mounts]
+    _make_private()
+    root_fd = _new_tmpfs(_PROGRAM_INODES)
+    _attach(root_fd, "/")
+    os.fchdir(root_fd)  # ORDER: as in `enter_empty_root`
+    for path, target in links:
+        os.symlink(target, path.lstrip("/"))
+    for mount, tree_fd in trees:
+        inside = mount.path.lstrip("/")
+        _make_mount_point(inside, is_directory=stat.S_ISDIR(os.fstat(tree_fd).st_mode))
+        attributes = MOUNT_ATTR_NOSUID | (0 if mount.is_writable else MOUNT_ATTR_RDONLY)
+        attributes |= (0 if mount.is_executable else MOUNT_ATTR_NOEXEC) | (0 if mount.is_device else MOUNT_ATTR_NODEV)
+        set_attributes(tree_fd, attributes)
+        checked(lib.native_move_mount(tree_fd, b"", root_fd, inside.encode(), _MOVE_MOUNT_F_EMPTY_PATH), mount.path)
+        if mount.tree_fd is None:
+            os.close(tree_fd)
+    set_attributes(root_fd, _NOTHING_SPECIAL | MOUNT_ATTR_NOEXEC | MOUNT_ATTR_RDONLY)
+    checked(lib.native_pivot_root(b".", b"."), "/")
+    checked(lib.native_umount2(b".", _MNT_DETACH), "old root")
+    os.chdir("/")
+    os.close(root_fd)
+
+
+def _make_mount_point(inside: str, *, is_directory: bool) -> None:
+    if os.path.lexists(inside):
+        return
+    if is_directory:
+        os.makedirs(inside, 0o755)
+        return
+    os.makedirs(os.path.dirname(inside) or ".", 0o755, exist_ok=True)
+    os.close(os.open(inside, os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o444))
+
+
 def _attach(tree_fd: int, path: str) -> None:
     checked(lib.native_move_mount(tree_fd, b"", _AT_FDCWD, path.encode(), _MOVE_MOUNT_F_EMPTY_PATH), path)
 
 
-def _new_tmpfs() -> int:
-    fs_fd = checked(lib.native_fsopen(b"tmpfs", _FSOPEN_CLOEXEC), "tmpfs")
+def _new_tmpfs(inodes: int = 64) -> int:
+    options = ((b"mode", b"0755"), (b"size", b"64k"), (b"nr_inodes", str(inodes).encode()))
+    return _new_filesystem(b"tmpfs", options)
+
+
+def new_procfs(*, has_only_processes: bool = False) -> int:
+    """Make a procfs of the pid namespace that this process is in.
+
+    Args:
+        has_only_processes: Whether everything that is not about a process is left out (Linux 5.8).
+
+    Returns:
+        A detached mount; no other mount shows the same device number, so files opened through it can be told.
+    """
+    return _new_filesystem(b"proc", ((b"subset", b"pid"),) if has_only_processes else ())
+
+
+def _new_filesystem(kind: bytes, options: tuple[tuple[bytes, bytes], ...]) -> int:
+    fs_fd = checked(lib.native_fsopen(kind, _FSOPEN_CLOEXEC), kind.decode())
     try:
-        for key, value in ((b"mode", b"0755"), (b"size", b"64k"), (b"nr_inodes", b"64")):
-            checked(lib.native_fsconfig_string(fs_fd, key, value), "tmpfs")
-        checked(lib.native_fsconfig_create(fs_fd), "tmpfs")
-        return checked(lib.native_fsmount(fs_fd, _FSMOUNT_CLOEXEC, 0), "tmpfs")
+        for key, value in options:
+            checked(lib.native_fsconfig_string(fs_fd, key, value), kind.decode())
+        checked(lib.native_fsconfig_create(fs_fd), kind.decode())
+        return checked(lib.native_fsmount(fs_fd, _FSMOUNT_CLOEXEC, 0), kind.decode())
     finally:
         os.close(fs_fd)

@@ -421,7 +421,7 @@ def _be_engine(arena: Arena, level: Level, name: str, to_arena: int) -> NoReturn
     try:
         user = _user(arena, level)
         state_dirs = () if level is Level.ROOT else open_state_dirs(*user)
-        attest_fd = entry._open_attest_file(ATTEST_FILE)
+        attest_fd = entry.open_attest_file(ATTEST_FILE)
         assert attest_fd is not None
         # At level root a plugin is what a reference plugin is: it opens the directory by its path.
         state_fd = -1 if level is Level.ROOT else state_dirs[0].fd
