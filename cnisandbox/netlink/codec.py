@@ -10,6 +10,8 @@ from names to values:
 - Unknown ones are kept in "unknown", in order, as (type with its flag bits, payload).
 - Encoding is canonical: known attributes in the order of the dict, then unknown ones; padding is zero; nested
   attributes carry NLA_F_NESTED. `decode(encode(x)) == x`.
+- A flag bit that does not belong to a known attribute is malformed: NLA_F_NET_BYTEORDER on any, NLA_F_NESTED on one
+  whose kind is neither nested nor `Raw`. Nested ones are read with and without NLA_F_NESTED.
 - Every length, offset and nesting depth is checked before it is used; what is wrong raises `CodecError`, and
   nothing else does, for any bytes and any values.
 
@@ -23,6 +25,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from cnisandbox.hints import Any
 
 NLA_F_NESTED = 0x8000
+NLA_F_NET_BYTEORDER = 0x4000
 NLA_TYPE_MASK = 0x3FFF  # without NLA_F_NESTED and NLA_F_NET_BYTEORDER
 
 MAX_DEPTH = 8  # LIMIT: the deepest that rtnetlink has is veth: linkinfo, data, peer, af_spec, inet6, conf
@@ -61,7 +64,8 @@ class Kind:
 
         Args:
             value: What `decode` returns.
-            context: Attributes beside this one, and the fields of the message's header as ".<field>".
+            context: Fields of the header in front of the attribute as ".<field>"; for `NestedBy` also the attributes
+                beside it.
             depth: How many attributes are around this one.
 
         Raises:
@@ -254,36 +258,43 @@ class Nested(Kind):
     nested = True
 
     def __init__(self, table: Table) -> None:
-        self._table = table
+        self.table = table
 
     def encode(self, value: Any, context: Context, depth: int, /) -> bytes:
-        return encode_body(self._table, value, context, depth + 1)
+        return encode_body(self.table, value, context, depth + 1)
 
     def decode(self, data: bytes, context: Context, depth: int, /) -> Attributes:
-        return decode_body(self._table, data, context, depth + 1)
+        return decode_body(self.table, data, context, depth + 1)
 
 
 class NestedBy(Kind):
     """Attributes whose table depends on what stands beside them; bytes where it names no table.
 
     Args:
-        selector: Name of the attribute beside, or ".<field>" of the message's header.
-        tables: Its value to the table.
+        selector: Name of the attribute beside, or ".<field>" of the header in front.
+        tables: Its value to the table; None where it is missing.
+        default: The table for any other value, instead of bytes.
     """
 
     nested = True
 
-    def __init__(self, selector: str, tables: dict[Any, Table]) -> None:
-        self._selector = selector
-        self._tables = tables
+    def __init__(self, selector: str, tables: Mapping[Any, Table], default: Table | None = None) -> None:
+        self.selector = selector
+        self.tables = tables
+        self.default = default
 
     def encode(self, value: Any, context: Context, depth: int, /) -> bytes:
-        table = self._tables.get(context.get(self._selector))
-        return RAW.pack(value) if table is None else encode_body(table, value, context, depth + 1)
+        table = self._chosen(context)
+        # ORDER: the context ends here, or an attribute further in would be selected by what stands further out.
+        return RAW.pack(value) if table is None else encode_body(table, value, {}, depth + 1)
 
     def decode(self, data: bytes, context: Context, depth: int, /) -> Attributes | bytes:
-        table = self._tables.get(context.get(self._selector))
-        return data if table is None else decode_body(table, data, context, depth + 1)
+        table = self._chosen(context)
+        return data if table is None else decode_body(table, data, {}, depth + 1)
+
+    def _chosen(self, context: Context) -> Table | None:
+        value = context.get(self.selector)
+        return self.tables.get(value, self.default) if isinstance(value, str | int | None) else self.default
 
 
 class Many(Kind):
@@ -304,7 +315,7 @@ class Sequence(Kind):
     def __init__(self, table: Table, length_field: str) -> None:
         if table.header is None:
             raise TypeError("a sequence needs a header")
-        self._table = table
+        self.table = table
         self._header = table.header
         self._length = length_field
 
@@ -316,7 +327,7 @@ class Sequence(Kind):
     def _encode_item(self, item: Any, context: Context, depth: int) -> bytes:
         if type(item) is not dict or type(item.get(HEADER)) is not dict:
             raise CodecError("an item without a header")
-        attributes = encode_attributes(self._table, {k: v for k, v in item.items() if k != HEADER}, context, depth)
+        attributes = encode_attributes(self.table, {k: v for k, v in item.items() if k != HEADER}, context, depth)
         header = {**item[HEADER], self._length: self._header.size + len(attributes)}
         return self._header.pack(header) + attributes
 
@@ -332,7 +343,7 @@ class Sequence(Kind):
             length = header.pop(self._length)
             if not self._header.size <= length <= left:
                 raise CodecError(f"an item of {length} bytes where {left} are left")
-            attributes = decode_attributes(self._table, data[start : offset + length], context, depth + 1)
+            attributes = decode_attributes(self.table, data[start : offset + length], context, depth + 1)
             items.append({HEADER: header, **attributes})
             offset += aligned(length)
         return items
@@ -365,7 +376,7 @@ def encode_body(table: Table, value: Any, context: Context, depth: int) -> bytes
         return encode_attributes(table, value, context, depth)
     rest = dict(value)
     header = rest.pop(HEADER, None)
-    data = _located(HEADER, table.header.pack, header)
+    data = located(HEADER, table.header.pack, header)
     fields = {f".{field}": item for field, item in header.items()}
     return padded(data) + encode_attributes(table, rest, fields, depth)
 
@@ -391,9 +402,10 @@ def encode_attributes(table: Table, attributes: Attributes, context: Context, de
         if isinstance(kind, Many):
             if type(value) is not list or not value:
                 raise CodecError(f"{name}: not a list of at least one value")
-            chunks += (_attribute(type_, _located(name, kind.kind.encode, item, around, depth)) for item in value)
+            chunks += (pack_attribute(type_, located(name, kind.kind.encode, item, context, depth)) for item in value)
         else:
-            chunks.append(_attribute(type_, _located(name, kind.encode, value, around, depth)))
+            beside = around if isinstance(kind, NestedBy) else context
+            chunks.append(pack_attribute(type_, located(name, kind.encode, value, beside, depth)))
     if UNKNOWN in attributes:
         chunks += _encode_unknown(table, attributes[UNKNOWN])
     return b"".join(chunks)
@@ -407,10 +419,19 @@ def _encode_unknown(table: Table, unknown: Any) -> Iterable[bytes]:
             raise CodecError("unknown: not a list of (type, bytes)")
         if not 0 <= item[0] <= 0xFFFF or item[0] & NLA_TYPE_MASK in table.by_number:
             raise CodecError(f"unknown: {item[0]} is no type that the table does not know")
-        yield _attribute(item[0], item[1])
+        yield pack_attribute(item[0], item[1])
 
 
-def _attribute(type_: int, data: bytes) -> bytes:
+def pack_attribute(type_: int, data: bytes) -> bytes:
+    """Put one attribute together.
+
+    Args:
+        type_: With its flag bits.
+        data: At most 65531 bytes.
+
+    Raises:
+        CodecError: It is longer.
+    """
     length = _ATTRIBUTE.size + len(data)
     if length > 0xFFFF:
         raise CodecError(f"{len(data)} bytes do not fit into an attribute")
@@ -441,41 +462,61 @@ def decode_attributes(table: Table, data: bytes, context: Context, depth: int) -
     """
     if depth > MAX_DEPTH:
         raise CodecError(f"nested deeper than {MAX_DEPTH}")
-    found: dict[str, tuple[Kind, bytes]] = {}
-    many: dict[str, list[bytes]] = {}
-    unknown: list[tuple[int, bytes]] = []
-    for type_, payload in _attributes(data):
-        entry = table.by_number.get(type_ & NLA_TYPE_MASK)
-        if entry is None:
-            unknown.append((type_, payload))
-            continue
-        name, kind = entry
-        if isinstance(kind, Many):
-            many.setdefault(name, []).append(payload)
-        elif name in found:
-            raise CodecError(f"{name}: occurs twice")
-        found[name] = (kind, payload)
+    found, unknown = _sorted(table, data)
     decoded: Attributes = {}
     late: list[tuple[str, Kind, bytes]] = []
-    around = dict(context)
-    for name, (kind, payload) in found.items():
+    for name, (kind, payloads) in found.items():
         if isinstance(kind, NestedBy):
-            late.append((name, kind, payload))
+            late.append((name, kind, payloads[0]))
             decoded[name] = None  # keeps the order of the message
         elif isinstance(kind, Many):
-            decoded[name] = [_located(name, kind.kind.decode, item, context, depth) for item in many[name]]
+            decoded[name] = [located(name, kind.kind.decode, item, context, depth) for item in payloads]
         else:
-            decoded[name] = _located(name, kind.decode, payload, context, depth)
-    around.update(decoded)
-    for name, kind, payload in late:  # ORDER: what they are selected by stands in `around` now
-        decoded[name] = _located(name, kind.decode, payload, around, depth)
+            decoded[name] = located(name, kind.decode, payloads[0], context, depth)
+    if late:
+        around = {**context, **decoded}  # ORDER: what they are selected by is decoded now
+        for name, kind, payload in late:
+            decoded[name] = located(name, kind.decode, payload, around, depth)
     if unknown:
         decoded[UNKNOWN] = unknown
     return decoded
 
 
-def _attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """Split data into (type with its flag bits, payload); the padding of the last one may be missing."""
+def _sorted(table: Table, data: bytes) -> tuple[dict[str, tuple[Kind, list[bytes]]], list[tuple[int, bytes]]]:
+    """Tell known attributes, by name, from unknown ones."""
+    found: dict[str, tuple[Kind, list[bytes]]] = {}
+    unknown: list[tuple[int, bytes]] = []
+    for type_, payload in split_attributes(data):
+        entry = table.by_number.get(type_ & NLA_TYPE_MASK)
+        if entry is None:
+            unknown.append((type_, payload))
+            continue
+        name, kind = entry
+        if type_ > NLA_TYPE_MASK:
+            _check_flags(name, kind, type_)
+        if name not in found:
+            found[name] = (kind, [payload])
+        elif isinstance(kind, Many):
+            found[name][1].append(payload)
+        else:
+            raise CodecError(f"{name}: occurs twice")
+    return found, unknown
+
+
+def _check_flags(name: str, kind: Kind, type_: int) -> None:
+    if type_ & NLA_F_NET_BYTEORDER:
+        raise CodecError(f"{name}: NLA_F_NET_BYTEORDER, which this attribute never has")
+    payload = kind.kind if isinstance(kind, Many) else kind
+    if not payload.nested and not isinstance(payload, Raw):
+        raise CodecError(f"{name}: NLA_F_NESTED on an attribute that is not nested")
+
+
+def split_attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """Split data into (type with its flag bits, payload); the padding of the last one may be missing.
+
+    Raises:
+        CodecError: A length is wrong; raised when the iteration comes to it.
+    """
     offset = 0
     while offset < len(data):
         left = len(data) - offset
@@ -488,7 +529,7 @@ def _attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
         offset += aligned(length)
 
 
-def _located(name: str, step: Callable[..., Any], *args: Any) -> Any:
+def located(name: str, step: Callable[..., Any], *args: Any) -> Any:
     """Run a kind's encode or decode; what it raises gets the attribute's name in front."""
     try:
         return step(*args)

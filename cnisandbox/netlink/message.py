@@ -90,7 +90,12 @@ def encode_message(message: Message, tables: Mapping[int, Table]) -> bytes:
     Raises:
         CodecError: The table cannot express it.
     """
-    body = encode_body(_table_of(message.type, tables), {HEADER: message.header, **message.attributes}, {}, 0)
+    return encode_as(message, _table_of(message.type, tables))
+
+
+def encode_as(message: Message, table: Table) -> bytes:
+    """Encode a message by this table, whatever its type; otherwise as `encode_message`."""
+    body = encode_body(table, {HEADER: message.header, **message.attributes}, {}, 0)
     try:
         return _NLMSGHDR.pack(_NLMSGHDR.size + len(body), *message[:4]) + body
     except struct.error as error:
@@ -103,11 +108,15 @@ def decode_messages(datagram: bytes, tables: Mapping[int, Table]) -> list[Messag
     Raises:
         CodecError: A byte of it does not belong where it stands, or no table knows a type.
     """
-    return [_decode_body(envelope, body, tables) for envelope, body in _split(datagram)]
+    return [_decode_body(envelope, body, tables) for envelope, body in split_messages(datagram)]
 
 
-def _split(datagram: bytes) -> Iterator[tuple[Message, bytes]]:
-    """Split a datagram into messages that are still without header and attributes, each with its body."""
+def split_messages(datagram: bytes) -> Iterator[tuple[Message, bytes]]:
+    """Split a datagram into messages that are still without header and attributes, each with its body.
+
+    Raises:
+        CodecError: A length is wrong; raised when the iteration comes to it.
+    """
     offset = 0
     while offset < len(datagram):
         left = len(datagram) - offset
@@ -124,6 +133,15 @@ def _decode_body(envelope: Message, body: bytes, tables: Mapping[int, Table]) ->
     table = _table_of(envelope.type, tables)
     if envelope.type == NLMSG_ERROR:
         body = _without_echo(envelope.flags, body)
+    return decode_as(envelope, body, table)
+
+
+def decode_as(envelope: Message, body: bytes, table: Table) -> Message:
+    """Decode the body of a message that `split_messages` gave, by this table.
+
+    Raises:
+        CodecError: A byte of it does not belong where it stands.
+    """
     attributes = decode_body(table, body, {}, 0)
     return envelope._replace(header=attributes.pop(HEADER, {}), attributes=attributes)
 

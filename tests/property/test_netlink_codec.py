@@ -70,14 +70,14 @@ def values(kind, siblings, depth):
     if isinstance(kind, Many):
         return st.lists(values(kind.kind, siblings, depth), min_size=1, max_size=4)
     if isinstance(kind, Sequence):
-        item = bodies(kind._table, depth + 1).map(
+        item = bodies(kind.table, depth + 1).map(
             lambda body: {**body, HEADER: {k: v for k, v in body[HEADER].items() if k != kind._length}}
         )
         return st.lists(item, max_size=3)
     if isinstance(kind, Nested):
-        return bodies(kind._table, depth + 1)
+        return bodies(kind.table, depth + 1)
     assert isinstance(kind, NestedBy)
-    table = kind._tables.get(siblings.get(kind._selector))
+    table = kind.tables.get(siblings.get(kind.selector))
     return st.binary(max_size=20) if table is None else bodies(table, depth + 1)
 
 

@@ -17,7 +17,7 @@ RT_SCOPE_LINK = 253
 RTPROT_BOOT = 3
 RTN_UNICAST = 1
 
-_METRICS = Table(
+METRICS = Table(
     {
         1: ("lock", U32),
         2: ("mtu", U32),
@@ -37,7 +37,7 @@ _METRICS = Table(
         16: ("cc_algo", TEXT),
     }
 )
-_NEXT_HOP = Table(
+NEXT_HOP = Table(
     {5: ("gateway", ADDRESS), 18: ("via", RAW), 21: ("encap_type", U16), 22: ("encap", RAW)},
     Header("=HBBi", ("length", "flags", "hops", "ifindex")),
 )
@@ -50,8 +50,8 @@ ROUTE = Table(
         5: ("gateway", ADDRESS),
         6: ("priority", U32),
         7: ("prefsrc", ADDRESS),
-        8: ("metrics", Nested(_METRICS)),
-        9: ("multipath", Sequence(_NEXT_HOP, "length")),
+        8: ("metrics", Nested(METRICS)),
+        9: ("multipath", Sequence(NEXT_HOP, "length")),
         11: ("flow", U32),
         12: ("cacheinfo", RAW),
         15: ("table", U32),
