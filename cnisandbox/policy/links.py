@@ -1,0 +1,124 @@
+"""Which link a message is about, and whether the words of a permit cover it.
+
+Privilege: none; what the kernel knows is asked through `World`.
+"""
+
+from collections.abc import Mapping, Sequence
+
+from cnisandbox.hints import NamedTuple, Protocol
+from cnisandbox.netlink.codec import Attributes
+from cnisandbox.policy.patterns import matches
+
+
+class LinkFacts(NamedTuple):
+    """A link, as the kernel shows it.
+
+    Attributes:
+        ifindex, ifname, kind: Its number, name and kind; "" for a link of no kind.
+        peer: ifindex of what it is connected to or stands on; 0 for none.
+        link_netnsid: Number of the netns that `peer` is in; None when that is the link's own.
+    """
+
+    ifindex: int
+    ifname: str
+    kind: str
+    peer: int
+    link_netnsid: int | None
+
+
+class World(Protocol):
+    """What the judge asks about the kernel's state."""
+
+    def link(self, netns: str, ifindex: int, ifname: str) -> LinkFacts | None:
+        """Look at a link, by index if that is not 0, else by name."""
+
+    def peer(self) -> LinkFacts | None:
+        """Find the host's end of the attachment's veth."""
+
+    def default_route_links(self, netns: str) -> tuple[int, ...]:
+        """List the links of the default routes."""
+
+    def netns_of(self, descriptor: int, /) -> str | None:
+        """Say which netns a descriptor of the sender means: "host", "container", or none that may be named."""
+
+    def descriptor_of(self, netns: str) -> int:
+        """Say which descriptor of ours means a netns."""
+
+    def rule(self, netns: str, family: int, table: str, chain: str, handle: int) -> Attributes | None:
+        """Look at a rule of nf_tables."""
+
+
+class Session(NamedTuple):
+    """Whose messages are judged.
+
+    Attributes:
+        plugin: Its name, for the log.
+        attachment: CNI_IFNAME.
+        variables: Key of the netconf to the names of links that it gives.
+    """
+
+    plugin: str
+    attachment: str
+    variables: Mapping[str, tuple[str, ...]]
+
+
+class Links:
+    """Tells links by the words of permits.
+
+    Args:
+        session: Whose messages.
+        world: The kernel's state.
+    """
+
+    def __init__(self, session: Session, world: World) -> None:
+        self._session = session
+        self._world = world
+        self._created: set[tuple[str, int]] = set()
+
+    def note_created(self, netns: str, ifindex: int) -> None:
+        """Note that a link was made in this session; its number is not used again while the netns lives."""
+        self._created.add((netns, ifindex))
+
+    def is_covered(self, netns: str, facts: LinkFacts, words: Sequence[str]) -> bool:
+        """Say whether a link that is there is one of those that the words mean."""
+        if self.is_name_covered(netns, facts.ifname, words):
+            return True
+        if "any" in words or ("created" in words and (netns, facts.ifindex) in self._created):
+            return True
+        if "default-route" in words and facts.ifindex in self._world.default_route_links(netns):
+            return True
+        if "peer" in words and netns == "host":
+            peer = self._world.peer()
+            return peer is not None and peer.ifindex == facts.ifindex
+        return False
+
+    def is_name_covered(self, netns: str, name: str, words: Sequence[str]) -> bool:
+        """Say whether a link of this name, there or yet to be made, is one of those that the words mean by name."""
+        for word in words:
+            kind, _, rest = word.partition(":")
+            if kind == "name" and matches(name, rest):
+                return True
+            if kind == "netconf" and name in self._session.variables.get(rest, ()):
+                return True
+            if word == "attachment" and netns == "container" and name == self._session.attachment:
+                return True
+            if word == "loopback" and name == "lo":
+                return True
+        return False
+
+    def names_of(self, netns: str, word: str) -> tuple[str, ...]:
+        """List the names that a placeholder of a sysctl stands for."""
+        kind, _, rest = word.partition(":")
+        if kind == "netconf":
+            return tuple(self._session.variables.get(rest, ()))
+        if word == "attachment":
+            return (self._session.attachment,) if netns == "container" else ()
+        if word == "lo":
+            return ("lo",)
+        if word == "peer" and netns == "host":
+            peer = self._world.peer()
+            return (peer.ifname,) if peer else ()
+        if word == "created":
+            found = [self._world.link(netns, ifindex, "") for place, ifindex in self._created if place == netns]
+            return tuple(facts.ifname for facts in found if facts is not None)
+        return ()
