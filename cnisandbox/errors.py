@@ -16,6 +16,7 @@
     │   ├── LimitedConnectivity 51      STATUS: cannot serve ADD, and running containers may suffer
     │   ├── KernelRefused 101           operation, object and errno
     │   ├── CheckFailed 105             CHECK: the kernel does not show what prevResult says
+    │   ├── ProfileError 106            file, line and key
     │   └── DelegateFailed 999          what a delegated plugin reported; carries the delegate's own code
     └── IsolationError                  a protection is missing: fail closed, never retried, never downgraded
         ├── PrivilegeNotDropped 102     the stage that failed
@@ -160,6 +161,12 @@ class CheckFailed(EnvironmentFailure):
     """CHECK: the kernel does not show what prevResult says."""
 
     code = 105
+
+
+class ProfileError(EnvironmentFailure):
+    """A profile is missing, is not root's alone, or has a mistake; the message names file, line and key."""
+
+    code = 106
 
 
 class DelegateFailed(EnvironmentFailure):
