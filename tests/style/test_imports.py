@@ -41,6 +41,33 @@ ALLOWED_IN_BOUNDARY = {
     "cnisandbox.errors",
 }
 
+# The same for who acts for a worker that has nothing, and for what executes a plugin that is not ours.
+ALLOWED_IN_MONITOR = {
+    "_socket",  # netlink sockets, made for a worker
+    "array",  # descriptors that the opener passes on
+    "collections.abc",
+    "errno",
+    "fcntl",
+    "os",
+    "struct",
+}
+ALLOWED_IN_RUNNER = {
+    "_socket",  # the pair between monitor and opener
+    "collections.abc",
+    "gc",
+    "json",  # the keeper's, which has no privilege, for the netconf
+    "os",
+    "prctl",
+    "select",
+    "signal",
+    "stat",
+    "time",
+}
+PARTS_OF_THE_PACKAGE = {
+    "monitor": {"audit", "boundary", "errors", "hints", "monitor", "netlink", "policy"},
+    "runner": {"audit", "boundary", "cni", "errors", "hints", "monitor", "netlink", "policy", "profile", "runner"},
+}
+
 # What a plugin never loads: parsers and starters that an attacker would love, and what costs milliseconds.
 FORBIDDEN_IN_PLUGINS = {
     "_posixsubprocess",
@@ -107,6 +134,14 @@ def test_the_list_of_the_boundary_has_nothing_that_is_not_used() -> None:
     assert ALLOWED_IN_BOUNDARY - used == set()
 
 
+@pytest.mark.parametrize(("folder", "allowed"), [("monitor", ALLOWED_IN_MONITOR), ("runner", ALLOWED_IN_RUNNER)])
+def test_monitor_and_runner_import_what_is_on_their_lists_and_all_of_it(folder: str, allowed: set[str]) -> None:
+    used = {name for path in (PACKAGE / folder).glob("*.py") for name in imported(path)}
+    parts = {name.split(".")[1] for name in used if name.startswith("cnisandbox.")}
+    assert {name for name in used if not name.startswith("cnisandbox")} == allowed
+    assert parts <= PARTS_OF_THE_PACKAGE[folder]
+
+
 @pytest.mark.parametrize("path", BOUNDARY, ids=lambda path: path.name)
 def test_the_boundary_imports_nothing_late_and_runs_no_text(path: Path) -> None:
     tree = ast.parse(path.read_text())
@@ -141,7 +176,7 @@ def test_a_plugin_loads_nothing_that_it_should_not_have(plugin: str) -> None:
 
 def test_the_check_of_loaded_modules_finds_what_is_there() -> None:
     """The control: the command line, which may load what it likes."""
-    assert loaded_with("cnisandbox.cli.main") & FORBIDDEN_IN_PLUGINS >= {"argparse"}
+    assert loaded_with("cnisandbox.cli.net") & FORBIDDEN_IN_PLUGINS >= {"argparse"}
 
 
 def test_netlink_sockets_are_made_in_their_two_modules_only() -> None:
@@ -153,14 +188,14 @@ def test_netlink_sockets_are_made_in_their_two_modules_only() -> None:
         names |= {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
         if "AF_NETLINK" in names:
             makers.add(path.relative_to(PACKAGE).as_posix())
-    assert {maker.split("/")[0] for maker in makers} <= {"netlink", "nft", "boundary"}
+    assert {maker.split("/")[0] for maker in makers} <= {"netlink", "nft", "boundary", "monitor", "runner"}
     assert {maker for maker in makers if maker.startswith("boundary/")} == {"boundary/seccomp.py"}
 
 
 def test_sockets_are_made_nowhere_else_on_the_way_of_a_plugin() -> None:
     for path in PACKAGE.rglob("*.py"):
         folder = path.relative_to(PACKAGE).parts[0]
-        if folder in ("netlink", "nft", "cli", "runtime"):
+        if folder in ("netlink", "nft", "cli", "runtime", "monitor", "runner"):
             continue
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):

@@ -1,0 +1,218 @@
+"""The entry of a run: what `cnisandbox exec` and the shims begin with, root for as short a time as possible.
+
+    runtime -> entry    validates the CNI_* variables, opens netns, state directories and log, loads the profile
+                 |- monitor, and below it opener and worker (supervision.py)
+                 '- drops everything itself = the keeper: reads standard input, and passes on what goes in and out
+
+Privilege: everything the runtime has, until `_drop`. Nothing of standard input, of CNI_ARGS or of a state file is read
+before; a profile is configuration of root's alone.
+"""
+
+import gc
+import os
+
+import prctl
+
+from cnisandbox.audit import open_log
+from cnisandbox.boundary import limits, namespaces, seccomp
+from cnisandbox.boundary.attestation import Attestation, Expectation
+from cnisandbox.boundary.confinement import Confinement, confine, expected_limits, expected_mounts, stage
+from cnisandbox.boundary.entry import (
+    drop_for_error,
+    fill_standard_descriptors,
+    open_attest_file,
+    open_container_netns,
+)
+from cnisandbox.boundary.environment import read_environment
+from cnisandbox.boundary.levels import Level
+from cnisandbox.boundary.sandbox import service_user
+from cnisandbox.boundary.state import open_named_state_dirs
+from cnisandbox.boundary.wire import Channel, channel_pair
+from cnisandbox.cni.output import error_document
+from cnisandbox.cni.versions import SUPPORTED
+from cnisandbox.errors import CniError, InvalidConfig, PrivilegeNotDropped, quoted
+from cnisandbox.hints import NamedTuple, NoReturn
+from cnisandbox.profile.load import load_profile, profile_for
+from cnisandbox.runner.facts import WorkerExpectation
+from cnisandbox.runner.keeper import Keeper, Streams, keep
+from cnisandbox.runner.plan import Plan, find_plugin, process_of_path
+from cnisandbox.runner.supervision import Tools, be_monitor, confinement
+
+_ORDER = (Level.ROOT, Level.NETADMIN, Level.HARDENED, Level.MEDIATED)
+
+
+class Options(NamedTuple):
+    """How a plugin is to be run.
+
+    Attributes:
+        plugin: Path of the plugin.
+        arguments: What follows it on its command line.
+        level: How much is taken away; None for what its profile says.
+        profile: Name or file of the profile; empty for the one of the plugin's name.
+        attest_path: File to append the attestations to; may be empty.
+        log: Path of the audit log, "journald", or empty.
+        overlays: (path of a plugin in view, file that stands there instead).
+    """
+
+    plugin: str
+    arguments: tuple[str, ...] = ()
+    level: Level | None = None
+    profile: str = ""
+    attest_path: str = ""
+    log: str = ""
+    overlays: tuple[tuple[str, str], ...] = ()
+
+
+def run(options: Options) -> NoReturn:
+    """Run a plugin as the options say, with our environment and standard descriptors; never returns.
+
+    What goes wrong on our side is reported as a CNI error on standard output, with exit status 1.
+    """
+    gc.disable()  # a call is over before garbage matters
+    fill_standard_descriptors()
+    try:
+        _run(options)
+    except CniError as error:
+        _fail(error)
+    except Exception as error:  # noqa: BLE001 - whatever it is, it ends the call without traceback
+        _fail(PrivilegeNotDropped(f"confine {options.plugin}: {type(error).__name__}: {error}"))
+
+
+def _run(options: Options) -> NoReturn:
+    environment = read_environment(os.environ) if os.environ.get("CNI_COMMAND") else None
+    profile = load_profile(options.profile) if options.profile else profile_for(os.path.basename(options.plugin))
+    level = _level(options, profile.level)
+    plugin = find_plugin(options.plugin)
+    if level is Level.ROOT:
+        os.execve(plugin, [plugin, *options.arguments], os.environ)  # noqa: S606 - no shell is wanted
+    if os.geteuid() != 0:
+        raise PrivilegeNotDropped("confine plugin: only root can", "have the runtime, or sudo, execute it")
+    with stage("open", "entry"):
+        user = service_user()
+        own_namespaces = namespaces.inodes()
+        netns = open_container_netns(environment) if environment else None
+        attest_fd = open_attest_file(options.attest_path or os.environ.get("CNISANDBOX_ATTEST", ""))
+        log = open_log(options.log or os.environ.get("CNISANDBOX_LOG", ""))
+        state_dirs = open_named_state_dirs(profile.state, *user)
+    holder = process_of_path(environment.netns_path) if environment and netns else 0
+    plan = Plan(
+        plugin, options.arguments, options.overlays, profile, level, user, environment, netns, state_dirs, holder
+    )
+    filters = _own_filters()
+    with stage("channel", "entry"):
+        ours, theirs = channel_pair("monitor", "keeper")
+        pipes = [os.pipe2(os.O_CLOEXEC) for _ in range(3)]
+    standard = (pipes[0][0], pipes[1][1], pipes[2][1])
+    streams = Streams(pipes[0][1], pipes[1][0], pipes[2][0])
+    tools = Tools(theirs, standard, log.fd if log else -1, log.kind if log else "file", dict(os.environ))
+    with stage("fork", "entry"):
+        pid_namespaces = namespaces.NewPidNamespaces()
+        pid_namespaces.before_fork()
+        monitor_pid = os.fork()
+    if monitor_pid == 0:
+        for fd in (*streams, ours.read_fd, ours.write_fd):
+            os.close(fd)
+        be_monitor(plan, tools)
+    pid_namespaces.after_fork()
+    expectations = _expectations(plan, monitor_pid, own_namespaces, filters)
+    keeper_said, expected = _drop(plan, ours, streams, attest_fd, own_namespaces)
+    keep(Keeper(plan, ours, streams, monitor_pid, attest_fd, keeper_said, expected, *expectations))
+
+
+def _level(options: Options, highest: Level) -> Level:
+    """Choose the level: what the caller, who is root, asks for, or what the profile is made for."""
+    asked = os.environ.get("CNISANDBOX_LEVEL", "")
+    try:
+        wanted = options.level or (Level(asked) if asked else highest)
+    except ValueError as error:
+        names = ", ".join(level.value for level in Level)
+        raise InvalidConfig(f"CNISANDBOX_LEVEL: {quoted(asked)} is not one of {names}") from error
+    if wanted is Level.NETADMIN:
+        raise InvalidConfig(
+            "level netadmin: an unmodified plugin has to enter the container's netns, which takes CAP_SYS_ADMIN",
+            "choose root, hardened or mediated; the levels above netadmin have somebody enter it for the plugin",
+        )
+    if _ORDER.index(wanted) > _ORDER.index(highest):
+        raise InvalidConfig(
+            f"level {wanted.value}: the profile is made for {highest.value}",
+            "write a profile with permits for this plugin (docs/profiles.md)",
+        )
+    return wanted
+
+
+def _own_filters() -> int:
+    fd = os.open("/proc/self/status", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        lines = os.read(fd, 1 << 14).decode("ascii", "replace").splitlines()
+    finally:
+        os.close(fd)
+    return next(int(line.split()[1]) for line in lines if line.startswith("Seccomp_filters:"))
+
+
+def _drop(
+    plan: Plan, channel: Channel, streams: Streams, attest_fd: int | None, own_namespaces: dict[str, int]
+) -> tuple[Attestation, Expectation]:
+    """Become the keeper."""
+    prctl.set_proctitle(f"cnisandbox: keeper [{plan.name}]")
+    wanted = Confinement(
+        role="keeper",
+        level=Level.HARDENED,
+        uid=plan.user.uid,
+        gid=plan.user.gid,
+        capabilities=(),
+        netns_fd=None,
+        userns_fd=None,
+        mounts=(),
+        has_system_in_view=False,
+        rules=(),
+        filter_program=seccomp.keeper_filter(),
+        file_bytes=limits.ADDRESS_SPACE_BYTES,
+        processes=0,
+        address_space_bytes=limits.ADDRESS_SPACE_BYTES,
+        dies_with_parent=False,
+    )
+    kept = {0, 1, 2, channel.read_fd, channel.write_fd, *streams} | (set() if attest_fd is None else {attest_fd})
+    expected = _expectation(wanted, own_namespaces, os.getppid(), own_namespaces["net"])
+    return confine(wanted, kept), expected._replace(descriptors=tuple(sorted(kept)), has_own_pid_namespace=False)
+
+
+def _expectation(wanted: Confinement, own_namespaces: dict[str, int], parent: int, netns_inode: int) -> Expectation:
+    return Expectation(
+        role=wanted.role,
+        level=wanted.level,
+        uid=wanted.uid,
+        gid=wanted.gid,
+        capabilities=sum(1 << capability for capability in wanted.capabilities),
+        has_own_pid_namespace=True,
+        own_namespaces=own_namespaces,
+        netns_inode=netns_inode,
+        parent_pid=parent,
+        descriptors=(),
+        dies_with_parent=wanted.dies_with_parent,
+        limits=expected_limits(wanted),
+        mounts=expected_mounts(wanted),
+        has_landlock=wanted.has_landlock,
+    )
+
+
+def _expectations(
+    plan: Plan, monitor_pid: int, own_namespaces: dict[str, int], filters: int
+) -> tuple[Expectation, Expectation | None, WorkerExpectation]:
+    """Say what the monitor, the opener and the worker must be."""
+    monitor = _expectation(confinement(plan, "monitor"), own_namespaces, monitor_pid, own_namespaces["net"])
+    monitor = monitor._replace(parent_pid=os.getpid())
+    opener = None
+    if plan.netns is not None:
+        opener = _expectation(confinement(plan, "opener"), own_namespaces, monitor_pid, plan.netns.inode)
+    netns_inode = plan.netns.inode if plan.netns else 0
+    worker = WorkerExpectation(plan.level, *plan.user, own_namespaces, netns_inode, filters)
+    return monitor, opener, worker
+
+
+def _fail(error: CniError) -> NoReturn:
+    """Report an error that came before the keeper; where that is possible without privilege."""
+    document = error_document(error, SUPPORTED[-1])
+    if os.geteuid() == 0:
+        drop_for_error()
+    os.write(1, document)
+    os._exit(1)

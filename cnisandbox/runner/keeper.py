@@ -1,0 +1,270 @@
+"""The keeper: what the entry becomes. Compares everybody with their level, passes input and output on, keeps the time.
+
+Privilege: none: no capability, the service user, no file, no socket. It is the only process that reads standard input;
+what it finds there for the profile, names of links, it checks before the monitor judges by them.
+
+Standard input, output and error of the plugin are pipes of ours: what the runtime has may be sockets of the host's
+netns, or a terminal.
+"""
+
+import json
+import os
+import select
+import signal
+import time
+
+from cnisandbox.boundary import service
+from cnisandbox.boundary.attestation import Attestation, Expectation, verify
+from cnisandbox.boundary.wire import Channel, check
+from cnisandbox.cni.output import error_document
+from cnisandbox.cni.versions import SUPPORTED
+from cnisandbox.errors import BoundaryViolation, CniError, IoFailure, TryAgain
+from cnisandbox.hints import Any, NamedTuple, NoReturn
+from cnisandbox.runner.facts import WorkerExpectation, verify_worker
+from cnisandbox.runner.plan import Plan
+from cnisandbox.runner.supervision import Ended, Testimony
+
+# LIMIT: bytes of a netconf that is looked at for the profile's variables; what is longer is passed on unread.
+_NETCONF_BYTES = 1 << 20
+_PIECE = 1 << 16
+# LIMIT: bytes of a result, which is kept until the plugin has ended; no honest one is longer than the longest netconf.
+_RESULT_BYTES = 4 << 20
+# LIMIT: names that one key of the netconf may give, and IFNAMSIZ with its NUL.
+_NAMES, _IFNAME_BYTES = 16, 15
+_START_TIMEOUT_S = 30.0
+
+
+class Streams(NamedTuple):
+    """Our ends of the plugin's standard streams."""
+
+    stdin_fd: int
+    stdout_fd: int
+    stderr_fd: int
+
+
+class Keeper(NamedTuple):
+    """What the keeper has.
+
+    Attributes:
+        plan: The run.
+        channel: To the monitor.
+        streams: To the plugin.
+        monitor_pid: The monitor.
+        attest_fd: File that keeps the attestations; None when nobody asked.
+        attestation, expectation: What the kernel says about us, and what it must say.
+        monitor, opener, worker: What it must say about the others; no opener where there is no container's netns.
+    """
+
+    plan: Plan
+    channel: Channel
+    streams: Streams
+    monitor_pid: int
+    attest_fd: int | None
+    attestation: Attestation
+    expectation: Expectation
+    monitor: Expectation
+    opener: Expectation | None
+    worker: WorkerExpectation
+
+
+def keep(keeper: Keeper) -> NoReturn:
+    """See the run through, and exit as the plugin did; never returns."""
+    try:
+        _compare(keeper)
+        keeper.channel.send([{}])
+        status = _pump(keeper)
+    except CniError as error:
+        _end_monitor(keeper)
+        _write(1, error_document(error, SUPPORTED[-1]))
+        os._exit(1)
+    except Exception as error:  # noqa: BLE001 - a defect of ours must not become a traceback on a runtime's log
+        _end_monitor(keeper)
+        defect = CniError(f"keep {keeper.plan.name}: {type(error).__name__}: {error}", "this is a defect of cnisandbox")
+        _write(1, error_document(defect, SUPPORTED[-1]))
+        os._exit(1)
+    if os.WIFSIGNALED(status):
+        number = os.WTERMSIG(status)
+        signal.signal(number, signal.SIG_DFL) if number not in (signal.SIGKILL, signal.SIGSTOP) else None
+        os.kill(os.getpid(), number)
+    os._exit(os.waitstatus_to_exitcode(status))
+
+
+def _compare(keeper: Keeper) -> None:
+    """Insist that everybody is what was asked for, before the plugin begins.
+
+    Raises:
+        IsolationError: somebody is not.
+    """
+    verify(keeper.attestation, keeper.expectation, allows_degraded=True)
+    testimony = _received(keeper, Testimony, _START_TIMEOUT_S)
+    opener = testimony.opener
+    pairs = [(testimony.monitor, keeper.monitor)]
+    if opener is not None and keeper.opener is not None:
+        pairs.append((opener, keeper.opener._replace(parent_pid=testimony.monitor.pid)))
+    for said, expected in pairs:
+        verify(said, expected._replace(descriptors=tuple(said.descriptors)), allows_degraded=False)
+    verify_worker(testimony.worker, keeper.worker)
+    if keeper.attest_fd is not None:
+        records = [said._asdict() for said, _ in [*pairs, (keeper.attestation, None)]]
+        worker = {"role": "worker", "level": keeper.plan.level.value, **testimony.worker._asdict()}
+        lines = [json.dumps(record, sort_keys=True) + "\n" for record in [*records, worker]]
+        _write(keeper.attest_fd, "".join(lines).encode())
+
+
+def _received(keeper: Keeper, kind: Any, timeout_s: float | None) -> Any:
+    match keeper.channel.receive(timeout_s):
+        case [0, value]:
+            return check(value, kind, "answer of the monitor")
+        case [1, *rest]:
+            raise service.rebuild_error(rest)
+    raise BoundaryViolation("receive from monitor: the message has no known shape")
+
+
+def _end_monitor(keeper: Keeper) -> None:
+    """Kill the monitor, and with it everybody in its pid namespace."""
+    try:
+        os.kill(keeper.monitor_pid, signal.SIGKILL)
+    except PermissionError:  # it is root still; our end is what kills it then
+        return
+    os.waitpid(keeper.monitor_pid, 0)
+
+
+def _pump(keeper: Keeper) -> int:
+    """Pass everything on until the plugin has ended; its result at the end.
+
+    Returns:
+        Its status, as waitpid(2) has it.
+
+    Raises:
+        TryAgain: it took longer than its profile allows.
+        IoFailure: it wrote too much.
+    """
+    deadline = time.monotonic() + keeper.plan.profile.time_limit_s
+    outputs = {keeper.streams.stdout_fd, keeper.streams.stderr_fd}
+    result = bytearray()
+    poll = select.poll()
+    for fd in (*outputs, keeper.channel.read_fd, 0):
+        poll.register(fd, select.POLLIN)
+    stdin = _Input(keeper)
+    status: int | None = None
+    while outputs or status is None:
+        events = poll.poll(max(0.0, deadline - time.monotonic()) * 1000)
+        if not events:
+            limit_s = keeper.plan.profile.time_limit_s
+            raise TryAgain(f"run plugin {keeper.plan.name}: it took longer than {limit_s:.0f} s")
+        for fd, _ in events:
+            if fd == 0:
+                if stdin.take():
+                    poll.unregister(0)
+                    if stdin.has_more():
+                        poll.register(keeper.streams.stdin_fd, select.POLLOUT)
+            elif fd == keeper.streams.stdin_fd:
+                if not stdin.give():
+                    poll.unregister(fd)
+            elif fd == keeper.channel.read_fd:
+                status = _received(keeper, Ended, _START_TIMEOUT_S).status
+                poll.unregister(fd)
+            else:
+                piece = os.read(fd, _PIECE)
+                if fd == keeper.streams.stderr_fd:
+                    _write(2, piece)
+                else:
+                    result += piece
+                if not piece:
+                    poll.unregister(fd)
+                    outputs.remove(fd)
+                if len(result) > _RESULT_BYTES:
+                    raise IoFailure(f"run plugin {keeper.plan.name}: it wrote more than {_RESULT_BYTES} bytes")
+    os.waitpid(keeper.monitor_pid, 0)
+    # ORDER: at the end, so that what we have to report is never a second document behind half of the plugin's.
+    _write(1, bytes(result))
+    return status
+
+
+def _write(fd: int, data: bytes) -> None:
+    """Write all of it; who has closed their end does not want it."""
+    left = memoryview(data)
+    try:
+        while left:
+            left = left[os.write(fd, left) :]
+    except BrokenPipeError:
+        return
+
+
+class _Input:
+    """Standard input: read to its end, looked at, then given to the plugin.
+
+    The plugin gets its first byte after the monitor knows what the netconf says.
+    """
+
+    def __init__(self, keeper: Keeper) -> None:
+        self._keeper = keeper
+        self._pieces: list[bytes] = []
+        self._left = memoryview(b"")
+
+    def take(self) -> bool:
+        """Read a piece; says whether it was the last."""
+        try:
+            piece = os.read(0, _PIECE)
+        except OSError:
+            piece = b""
+        if piece:
+            self._pieces.append(piece)
+            return False
+        data = b"".join(self._pieces)
+        keys = [variable.key for variable in self._keeper.plan.profile.variables]
+        defaults = {variable.key: variable.default for variable in self._keeper.plan.profile.variables}
+        if keys:
+            self._keeper.channel.send([variables_of(data, keys, defaults)], _START_TIMEOUT_S)
+        self._left = memoryview(data)
+        if not data:
+            self._close()
+        return True
+
+    def has_more(self) -> bool:
+        """Say whether something is left to be given."""
+        return bool(self._left)
+
+    def give(self) -> bool:
+        """Give the plugin a piece; says whether something is left."""
+        try:
+            self._left = self._left[os.write(self._keeper.streams.stdin_fd, self._left[: select.PIPE_BUF]) :]
+        except BrokenPipeError:  # a plugin need not read what it does not use
+            self._left = self._left[:0]
+        if not self._left:
+            self._close()
+        return bool(self._left)
+
+    def _close(self) -> None:
+        os.close(self._keeper.streams.stdin_fd)
+
+
+def variables_of(data: bytes, keys: list[str], defaults: dict[str, str]) -> dict[str, list[str]]:
+    """Find the names of links that a netconf gives for some keys.
+
+    Args:
+        data: The netconf; whatever is no JSON object gives no names.
+        keys: Dotted paths.
+        defaults: What stands in for a key that is missing or empty.
+
+    Returns:
+        Key to names, each of which a link can have.
+    """
+    try:
+        document = json.loads(data) if len(data) <= _NETCONF_BYTES else {}
+    except (ValueError, RecursionError):
+        document = {}
+    found: dict[str, list[str]] = {}
+    for key in keys:
+        value: object = document
+        for part in key.split("."):
+            value = value.get(part) if isinstance(value, dict) else None
+        names = value if isinstance(value, list) else [value]
+        valid = [name for name in names[:_NAMES] if isinstance(name, str) and _is_ifname(name)]
+        found[key] = valid or ([defaults[key]] if defaults[key] else [])
+    return found
+
+
+def _is_ifname(name: str) -> bool:
+    is_short = 0 < len(name.encode("utf-8", "surrogatepass")) <= _IFNAME_BYTES
+    return is_short and name not in (".", "..") and name.isprintable() and not any(c in "/:% " for c in name)

@@ -1,0 +1,217 @@
+"""What a run of a foreign plugin is to be, described before anything irreversible happens.
+
+Privilege: none; paths are only looked at.
+"""
+
+import os
+import stat
+
+from cnisandbox.boundary import landlock
+from cnisandbox.boundary.environment import Environment
+from cnisandbox.boundary.levels import Level
+from cnisandbox.boundary.namespaces import Netns
+from cnisandbox.boundary.sandbox import ServiceUser
+from cnisandbox.boundary.state import StateDir
+from cnisandbox.boundary.view import Mount, clone_tree
+from cnisandbox.errors import InvalidConfig, IoFailure, quoted, reason
+from cnisandbox.hints import NamedTuple
+from cnisandbox.profile.schema import Profile
+
+# Libraries and interpreters; what may be executed of them is another question, which Landlock answers.
+_SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
+_DYNAMIC_LINKER = ("/etc/ld.so.cache", "/etc/alternatives")
+_DEVICES = ("/dev/null", "/dev/zero", "/dev/urandom", "/dev/random")
+_SHEBANG_BYTES = 256
+
+
+class Plan(NamedTuple):
+    """A run.
+
+    Attributes:
+        plugin: Path of the plugin, as it is in view.
+        arguments: What follows it on its command line.
+        overlays: (path in view, file that stands there instead).
+        profile: What it may do.
+        level: How much is taken away.
+        user: Whom it becomes.
+        environment: The parameters of the call; None when there is no CNI_COMMAND.
+        netns: The container's; None when the call has none.
+        state_dirs: State directories, as mounts that belong to the user.
+        holder: Process number of which CNI_NETNS names the netns below /proc; 0 when it is elsewhere.
+    """
+
+    plugin: str
+    arguments: tuple[str, ...]
+    overlays: tuple[tuple[str, str], ...]
+    profile: Profile
+    level: Level
+    user: ServiceUser
+    environment: Environment | None
+    netns: Netns | None
+    state_dirs: tuple[StateDir, ...]
+    holder: int
+
+    @property
+    def name(self) -> str:
+        """The plugin's name."""
+        return os.path.basename(self.plugin)
+
+    @property
+    def plugin_dirs(self) -> tuple[str, ...]:
+        """Where plugins are: next to this one, and where CNI_PATH says."""
+        named = self.environment.plugin_dirs if self.environment else ()
+        here = os.path.dirname(os.path.abspath(self.plugin))
+        return tuple(dict.fromkeys([here, *(path for path in named if os.path.isabs(path) and os.path.isdir(path))]))
+
+
+def process_of_path(path: str) -> int:
+    """Say which process a netns path such as "/proc/1234/ns/net" names; 0 if it is no such path."""
+    parts = path.split("/")
+    is_of_process = len(parts) >= 5 and parts[:2] == ["", "proc"] and parts[2].isdecimal() and parts[2].isascii()
+    return int(parts[2]) if is_of_process and len(parts[2]) < 8 else 0
+
+
+def links_of_view() -> tuple[tuple[str, str], ...]:
+    """List the system directories that are symbolic links, such as ("/bin", "usr/bin")."""
+    return tuple((path, os.readlink(path)) for path in _SYSTEM if os.path.islink(path))
+
+
+def mounts_of_view(plan: Plan, proc_fd: int, token_fd: int | None) -> tuple[Mount, ...]:
+    """List what the plugin sees.
+
+    Args:
+        plan: The run.
+        proc_fd: A procfs of its pid namespace.
+        token_fd: What stands at CNI_NETNS; None when it is found below /proc, or there is none.
+    """
+    profile = plan.profile
+    programs = [*(path for path in _SYSTEM if not os.path.islink(path)), *plan.plugin_dirs]
+    mounts = [Mount(path, is_executable=True) for path in programs if os.path.isdir(path)]
+    mounts += [Mount(path) for path in (*_DYNAMIC_LINKER, *profile.readable) if os.path.exists(path)]
+    mounts += [Mount(path, is_writable=True) for path in (*profile.writable, *_sockets(profile))]
+    mounts += [Mount(path, is_writable=True, is_device=True) for path in _DEVICES if os.path.exists(path)]
+    mounts += [Mount(item.path, is_writable=True, tree_fd=item.fd) for item in plan.state_dirs]
+    mounts.append(Mount("/proc", tree_fd=proc_fd))
+    mounts = _outermost_first(mounts)
+    for path, original in plan.overlays:
+        mounts.append(Mount(path, tree_fd=clone_tree(original), is_executable=True))
+    if token_fd is not None and plan.environment is not None:
+        mounts.append(Mount(os.path.normpath(plan.environment.netns_path), tree_fd=token_fd))
+    return tuple(mounts)
+
+
+def _sockets(profile: Profile) -> tuple[str, ...]:
+    return tuple(path for path in profile.unix_sockets if os.path.exists(path))
+
+
+def _outermost_first(mounts: list[Mount]) -> list[Mount]:
+    """Sort, and leave out what stands twice, or below something that shows it already in the same way."""
+    unique: dict[str, Mount] = {}
+    for mount in mounts:
+        path = os.path.normpath(mount.path)
+        unique.setdefault(path, mount._replace(path=path))
+    kept: list[Mount] = []
+    for path in sorted(unique):
+        mount = unique[path]
+        is_shown = any(_is_below(path, other.path) and _is_alike(mount, other) for other in kept)
+        if not is_shown:
+            kept.append(mount)
+    return kept
+
+
+def _is_below(path: str, other: str) -> bool:
+    return path.startswith(other.rstrip("/") + "/")
+
+
+def _is_alike(mount: Mount, other: Mount) -> bool:
+    is_plain = mount.tree_fd is None and other.tree_fd is None
+    return is_plain and not mount.is_writable and not other.is_writable and mount.is_executable <= other.is_executable
+
+
+def rules_of_landlock(plan: Plan) -> tuple[landlock.PathRule, ...]:
+    """List what Landlock lets the plugin do, in its view."""
+    profile = plan.profile
+    rules = [landlock.PathRule("/", landlock.READ)]
+    rules += [landlock.PathRule(path, landlock.READ_FILE | landlock.EXECUTE) for path in executables(plan)]
+    rules += [landlock.PathRule(path, landlock.READ_FILE | landlock.WRITE_FILE) for path in _existing(_DEVICES)]
+    rules += [landlock.PathRule(item.path, landlock.KEEP_STATE) for item in plan.state_dirs]
+    for path in _existing(profile.writable):
+        rights = landlock.KEEP_STATE if os.path.isdir(path) else landlock.READ_FILE | landlock.WRITE_FILE
+        rules.append(landlock.PathRule(path, rights))
+    return tuple(rules)
+
+
+def _existing(paths: tuple[str, ...]) -> list[str]:
+    return [path for path in paths if os.path.exists(path)]
+
+
+def executables(plan: Plan) -> list[str]:
+    """List the files that may be executed: the plugin, what its profile names, and their interpreters."""
+    found = [plan.plugin]
+    for program in plan.profile.programs:
+        kind, _, name = program.partition("cni:")
+        if not kind:
+            found += [path for place in plan.plugin_dirs for path in _matching(place, name)]
+        else:
+            found += _matching(os.path.dirname(program), os.path.basename(program))
+    files = [os.path.realpath(path) for path in dict.fromkeys(found) if os.path.isfile(path)]
+    interpreters = [interpreter for path in files for interpreter in _interpreters(path)]
+    return [path for path in dict.fromkeys([*files, *interpreters]) if os.path.isfile(path)]
+
+
+def _matching(directory: str, pattern: str) -> list[str]:
+    if "*" not in pattern:
+        path = os.path.join(directory, pattern)
+        return [path] if os.path.exists(path) else []
+    before, _, after = pattern.partition("*")
+    try:
+        names = os.listdir(directory)
+    except OSError:
+        return []
+    return [os.path.join(directory, name) for name in names if name.startswith(before) and name.endswith(after)]
+
+
+def _interpreters(path: str) -> list[str]:
+    """Name what the kernel executes in place of, or along with, a file: a script's interpreter, the dynamic linker."""
+    # TRUST: a program that root has installed; only a path is taken from it, of something executed without privilege.
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError:
+        return list(_LINKERS)
+    try:
+        head = os.read(fd, _SHEBANG_BYTES)
+    finally:
+        os.close(fd)
+    if not head.startswith(b"#!"):
+        return list(_LINKERS)
+    words = os.fsdecode(head[2:].split(b"\n", 1)[0]).split()
+    return [os.path.realpath(word) for word in words[:2] if word.startswith("/")] + list(_LINKERS)
+
+
+def _find_linkers() -> tuple[str, ...]:
+    found = []
+    for directory in ("/lib64", "/lib"):
+        for name in os.listdir(directory) if os.path.isdir(directory) else ():
+            if name.startswith(("ld-linux", "ld-musl")):
+                found.append(os.path.realpath(os.path.join(directory, name)))
+    return tuple(found)
+
+
+_LINKERS = _find_linkers()
+
+
+def find_plugin(path: str) -> str:
+    """Insist on a plugin that can be executed.
+
+    Raises:
+        InvalidConfig: it is no absolute path in its shortest form.
+        IoFailure: nothing is there, or no program.
+    """
+    full = os.path.abspath(path)
+    try:
+        facts = os.stat(full)
+    except OSError as error:
+        raise IoFailure(f"execute plugin {quoted(path)}: {reason(error)}", "name the file of a CNI plugin") from error
+    if not stat.S_ISREG(facts.st_mode) or not facts.st_mode & 0o111:
+        raise InvalidConfig(f"execute plugin {quoted(path)}: it is not a program", "name the file of a CNI plugin")
+    return full

@@ -1,0 +1,178 @@
+"""The worker: becomes what the plan says, then executes the plugin.
+
+Privilege: everything the entry has, until the credentials are dropped; the program that is executed has no capability
+at level mediated, and CAP_NET_ADMIN at the levels below it.
+
+The order is that of `boundary.confinement.STAGES`, with two differences. The Landlock domain is entered before the
+credentials go, so that the holder of a netns path below /proc is born within it; and the filter is loaded with a
+listener, which the monitor fetches for itself.
+"""
+
+import os
+import signal
+import time
+
+import prctl
+
+from cnisandbox.boundary import credentials, landlock, limits, namespaces, seccomp
+from cnisandbox.boundary.confinement import stage
+from cnisandbox.boundary.levels import PROTECTIONS, Level
+from cnisandbox.boundary.syscalls import CLONE_NEWNET, checked, lib
+from cnisandbox.boundary.view import clone_tree, enter_program_root, new_procfs
+from cnisandbox.errors import CniError, PrivilegeNotDropped
+from cnisandbox.hints import NamedTuple, NoReturn
+from cnisandbox.runner.plan import Plan, links_of_view, mounts_of_view, rules_of_landlock
+
+ROLE = "worker"
+
+# LIMIT: a Go program reserves much more address space than it uses.
+ADDRESS_SPACE_BYTES = 16 << 30
+# LIMIT: processes of the service user on the whole machine, of all calls under way together.
+PROCESSES = 2048
+FILE_BYTES = 16 << 20
+# LIMIT: the monitor's gifts end here, and nothing has a number above.
+DESCRIPTORS = 1024
+
+PACKET_PROTOCOLS = {"arp": 0x0608, "dhcp": 0x0008}  # ETH_P_ARP, ETH_P_IP as socket(2) takes them: in network order
+
+_READY, _FAILED = b"R", b"F"
+
+
+class Ends(NamedTuple):
+    """The descriptors of a worker.
+
+    Attributes:
+        standard: What become its standard input, output and error.
+        said_fd: Where it says that it is ready, or what failed.
+        go_fd: From which it learns that it may execute the plugin.
+    """
+
+    standard: tuple[int, int, int]
+    said_fd: int
+    go_fd: int
+
+
+def worker_limits() -> dict[str, int]:
+    """Say what the resource limits of a worker are."""
+    return limits.lowered_limits(
+        file_bytes=FILE_BYTES,
+        processes=PROCESSES,
+        address_space_bytes=ADDRESS_SPACE_BYTES,
+        descriptors=DESCRIPTORS,
+    )
+
+
+def be_worker(plan: Plan, ends: Ends, environment: dict[str, str]) -> NoReturn:
+    """Live as the worker; never returns.
+
+    Args:
+        plan: The run.
+        ends: Its descriptors.
+        environment: The plugin's environment.
+    """
+    try:
+        try:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+            signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+            prctl.set_pdeathsig(signal.SIGKILL)
+            listener_fd, tokens = _confine(plan, ends)
+        except CniError as error:
+            os.write(ends.said_fd, _FAILED + str(error).encode("utf-8", "replace")[:2000])
+            os._exit(1)
+        os.write(ends.said_fd, _READY + b"%d %d %d" % (listener_fd, *tokens))
+        if os.read(ends.go_fd, 1) != b"G":
+            os._exit(1)
+        os.close(ends.said_fd)
+        os.close(ends.go_fd)
+        if listener_fd >= 0:
+            os.close(listener_fd)
+        os.execve(plan.plugin, [plan.plugin, *plan.arguments], environment)  # noqa: S606 - no shell is wanted
+    except OSError as error:
+        os.write(2, f"cnisandbox: execute {plan.plugin}: {error.strerror}\n".encode("utf-8", "replace"))
+        os._exit(127)
+    finally:
+        os._exit(1)
+
+
+def _confine(plan: Plan, ends: Ends) -> tuple[int, tuple[int, int]]:
+    """Go through the stages.
+
+    Returns:
+        The listener's descriptor, or -1 without one; the inodes of the tokens of host and container.
+    """
+    protections = PROTECTIONS[plan.level]
+    with stage("namespaces", ROLE):
+        container_fd = _container_token(plan)
+        tokens = [0, 0 if container_fd is None else os.fstat(container_fd).st_ino]
+        if protections.has_namespaces:
+            namespaces.enter_own_namespaces()
+            token_fd = None if plan.holder or container_fd is None else clone_tree(f"/proc/self/fd/{container_fd}")
+            enter_program_root(mounts_of_view(plan, new_procfs(has_only_processes=True), token_fd), links_of_view())
+    with stage("filters", ROLE):
+        if protections.has_landlock:
+            landlock.enter_domain(rules_of_landlock(plan))
+    with stage("namespaces", ROLE):
+        if plan.holder and container_fd is not None and protections.has_namespaces:
+            _fork_holder(plan, container_fd)
+        if plan.level is Level.MEDIATED:
+            checked(lib.native_unshare(CLONE_NEWNET), "unshare net")
+        tokens[0] = os.stat("/proc/self/ns/net").st_ino
+    with stage("credentials", ROLE):
+        if plan.level is not Level.MEDIATED:
+            checked(lib.native_keep_over_exec(credentials.CAP_NET_ADMIN), "ambient set")
+        capabilities = () if plan.level is Level.MEDIATED else (credentials.CAP_NET_ADMIN,)
+        credentials.drop_credentials(*plan.user, capabilities, is_kept_over_exec=bool(capabilities))
+    with stage("lifetime", ROLE):
+        credentials.bind_lifetime(dies_with_parent=True)
+        if protections.has_limits:
+            limits.lower_limits(worker_limits())
+    with stage("filters", ROLE):
+        for target, fd in enumerate(ends.standard):
+            os.dup2(fd, target)
+        limits.close_all_but({0, 1, 2, ends.said_fd, ends.go_fd})
+        return _load_filter(plan), (tokens[0], tokens[1])
+
+
+def _container_token(plan: Plan) -> int | None:
+    """Open what means the container's netns to the plugin: at mediated a netns that is nobody's."""
+    if plan.netns is None:
+        return None
+    if plan.level is not Level.MEDIATED:
+        return plan.netns.fd
+    checked(lib.native_unshare(CLONE_NEWNET), "unshare net")
+    return os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+
+
+def _fork_holder(plan: Plan, container_fd: int) -> None:
+    """Make a process of the number that CNI_NETNS names; it stands in the container's token and does nothing else."""
+    pid = checked(lib.native_fork_as(plan.holder), f"process {plan.holder}")
+    if pid:
+        return
+    try:
+        prctl.set_proctitle("cnisandbox: holder of CNI_NETNS")
+        checked(lib.native_setns(container_fd, CLONE_NEWNET), "setns")
+        program = seccomp.engine_filter()
+        limits.close_all_but(set())
+        credentials.drop_credentials(*plan.user, ())
+        credentials.bind_lifetime(dies_with_parent=True)
+        prctl.set_dumpable(True)  # so that the plugin may open its netns; there is nothing else to be seen in it
+        seccomp.load(program)
+        while True:
+            time.sleep(3600)
+    finally:
+        os._exit(1)
+
+
+def _load_filter(plan: Plan) -> int:
+    protections = PROTECTIONS[plan.level]
+    if not protections.has_seccomp:
+        return -1
+    program = seccomp.foreign_filter(
+        tuple(PACKET_PROTOCOLS[name] for name in plan.profile.raw_sockets),
+        is_mediated=plan.level is Level.MEDIATED,
+        has_unix_sockets=bool(plan.profile.unix_sockets),
+    )
+    try:
+        return seccomp.load_and_listen(program)
+    except OSError as error:
+        raise PrivilegeNotDropped(f"filters {ROLE}: load the filter with a listener: {error.strerror}") from error
