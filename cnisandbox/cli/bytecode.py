@@ -30,26 +30,41 @@ print((sys.path, [
 """
 
 
-def write_bundles() -> launcher.Change:
-    """Write the bundle of each plugin, unless all of them are in order; a plugin works without one."""
-    if not unused_bundles():
+# The bundle that all shims in front of wrapped plugins use (cnisandbox/cli/shim.py).
+SHIM = "shim"
+_SHIM_IMPORTS = "import cnisandbox.cli.shim, cnisandbox.runner.entry"
+
+
+def write_bundles(names: list[str] | None = None) -> launcher.Change:
+    """Write bundles, unless all of them are in order; a plugin works without one.
+
+    Args:
+        names: Of plugins, or SHIM; all plugins by default.
+    """
+    names = launcher.plugin_names() if names is None else names
+    if not unused_bundles(names):
         return launcher.Change("unchanged", "byte code", "in one file for each plugin")
-    failures = [f"{plugin}: {why}" for plugin in launcher.plugin_names() if (why := _write_bundle(plugin))]
+    failures = [f"{plugin}: {why}" for plugin in names if (why := _write_bundle(plugin))]
     if not failures:
-        failures = [f"{plugin}: {why}" for plugin, why in unused_bundles().items()]
+        failures = [f"{plugin}: {why}" for plugin, why in unused_bundles(names).items()]
     if failures:
         return launcher.Change("not bundled", "byte code", f"calls will take longer; {failures[0]}")
     return launcher.Change("bundled", "byte code", "in one file for each plugin")
 
 
-def unused_bundles() -> dict[str, str]:
+def unused_bundles(names: list[str] | None = None) -> dict[str, str]:
     """Say which bundles a launcher would ignore.
 
+    Args:
+        names: Of plugins, or SHIM; by default all plugins, and SHIM if there is one.
+
     Returns:
-        Plugin names, each with the reason; nothing if all are in order.
+        Those names, each with the reason; nothing if all are in order.
     """
+    if names is None:
+        names = [*launcher.plugin_names(), *([SHIM] if os.path.exists(launcher.bundle_path(SHIM)) else [])]
     search_path, _ = _list_modules("")
-    reasons = {plugin: _why_unused(launcher.bundle_path(plugin), search_path) for plugin in launcher.plugin_names()}
+    reasons = {name: _why_unused(launcher.bundle_path(name), search_path) for name in names}
     return {plugin: why for plugin, why in reasons.items() if why}
 
 
@@ -80,7 +95,8 @@ def _why_unused(path: str, search_path: list[str]) -> str:
 
 def _content(plugin: str) -> bytes:
     """Compile every module that a plugin imports."""
-    search_path, modules = _list_modules(f"import cnisandbox.plugins.{plugin.replace('-', '_')}, cnisandbox.engine")
+    imports = f"import cnisandbox.plugins.{plugin.replace('-', '_')}, cnisandbox.engine"
+    search_path, modules = _list_modules(_SHIM_IMPORTS if plugin == SHIM else imports)
     # The format is what cnisandbox/bundle.py makes of it, so a bundle is no fresher than that.
     sources = [_source(bundle.__file__)]
     codes = []

@@ -1,18 +1,24 @@
 """Say what this machine can do, feature by feature, and what to do about the rest.
 
-Each feature is tried, in a child or a namespace that is thrown away. Status 0: everything that level hardened needs is
-there. 1: something is missing.
+Each feature is tried, in a child or a namespace that is thrown away. Directories whose plugins are wrapped are looked
+at, too. Status 0: everything that level hardened needs is there. 1: something is missing.
 """
 
 import argparse
 import textwrap
+from collections.abc import Sequence
 from shutil import get_terminal_size
 
 from cnisandbox.cli import output
 from cnisandbox.cli.install import require_root
-from cnisandbox.cli.probes import DEGRADED, MISSING, OK, Probe, Seen, kernel, machine, network, words
+from cnisandbox.cli.probes import DEGRADED, MISSING, OK, Probe, Seen, kernel, machine, network, runner, words, wrapped
 
-_GROUPS = (("isolation", kernel.PROBES), ("network", network.PROBES), ("machine", machine.PROBES))
+_GROUPS = (
+    ("isolation", kernel.PROBES),
+    ("runner", runner.PROBES),
+    ("network", network.PROBES),
+    ("machine", machine.PROBES),
+)
 _STYLES = {OK: "green", DEGRADED: "yellow", MISSING: "red"}
 _MIN_WIDTH = 60
 
@@ -22,26 +28,33 @@ Findings = list[tuple[str, Probe, Seen]]
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
     parser.add_argument("--json", action="store_true", help="print for programs")
+    parser.add_argument(
+        "--bin-dir", metavar="DIR", action="append", default=[], help="look at the wrapped plugins there; repeatable"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Probe everything and report."""
     require_root("doctor")
-    findings = _examine()
+    groups = [*_GROUPS, ("wrapped", wrapped.probes(list(machine.plugin_dirs()), arguments.bin_dir))]
+    findings = _examine([(name, probes) for name, probes in groups if probes])
     lacking = [probe.feature for _, probe, seen in findings if probe.is_required and seen.state == MISSING]
+    besides = [probe.feature for _, probe, seen in findings if probe.is_for_mediated and seen.state == MISSING]
     if arguments.json:
         features = [_members(group, probe, seen) for group, probe, seen in findings]
-        output.print_json({"hardened": not lacking, "features": features})
+        output.print_json({"hardened": not lacking, "mediated": not lacking + besides, "features": features})
     else:
-        _print(findings, lacking)
+        _print(findings)
+        _print_verdict("level hardened", lacking)
+        _print_verdict("level mediated", lacking + besides)
     return 1 if lacking else 0
 
 
-def _examine() -> Findings:
+def _examine(groups: Sequence[tuple[str, Sequence[Probe]]]) -> Findings:
     progress = output.Progress()
     findings: Findings = []
     try:
-        for group, probes in _GROUPS:
+        for group, probes in groups:
             for probe in probes:
                 progress.show(f"looking at {probe.feature}")
                 findings.append((group, probe, _look(probe)))
@@ -57,18 +70,21 @@ def _look(probe: Probe) -> Seen:
         return Seen(MISSING, words(error))
 
 
-def _print(findings: Findings, lacking: list[str]) -> None:
+def _print(findings: Findings) -> None:
     width = max(len(probe.feature) for _, probe, _ in findings)
-    for group, _ in _GROUPS:
+    for group in dict.fromkeys(group for group, _, _ in findings):
         print(output.paint(group, "bold"))
         for found_in, probe, seen in findings:
             if found_in == group:
                 print("\n".join(_lines(probe, seen, width)))
         print()
+
+
+def _print_verdict(level: str, lacking: list[str]) -> None:
     if lacking:
-        print(f"{output.paint('level hardened is not available', 'red')}: missing {', '.join(lacking)}")
+        print(f"{output.paint(f'{level} is not available', 'red')}: missing {', '.join(lacking)}")
     else:
-        print(f"{output.paint('level hardened is available', 'green')}: everything it needs is there")
+        print(f"{output.paint(f'{level} is available', 'green')}: everything it needs is there")
 
 
 def _lines(probe: Probe, seen: Seen, width: int) -> list[str]:
@@ -93,5 +109,6 @@ def _members(group: str, probe: Probe, seen: Seen) -> dict[str, object]:
         "detail": seen.detail,
         "neededFor": probe.needed_for,
         "requiredForHardened": probe.is_required,
+        "requiredForMediated": probe.is_required or probe.is_for_mediated,
         "remedy": "" if seen.state == OK else probe.remedy,
     }

@@ -74,8 +74,11 @@ def bundle_path(plugin: str) -> str:
     return str(package_directory() / "__pycache__" / f"{plugin}.{sys.implementation.cache_tag}.bundle")
 
 
-def render(plugin: str) -> bytes:
-    """Write a launcher.
+def script_interpreter(name: str) -> str:
+    """The interpreter for the first line of a script.
+
+    Args:
+        name: Of the script, for the message.
 
     Raises:
         InvalidEnvironment: The kernel could not start this installation's interpreter from a script's first line.
@@ -84,12 +87,21 @@ def render(plugin: str) -> bytes:
     first_line = f"#!{interpreter} -IS\n".encode("utf-8", "surrogateescape")
     if not os.path.isabs(interpreter) or re.search(r"\s", interpreter) or len(first_line) > _SHEBANG_BYTES:
         raise InvalidEnvironment(
-            f"write launcher {quoted(plugin)}: {quoted(interpreter)} cannot stand in the first line of a script",
+            f"write script {quoted(name)}: {quoted(interpreter)} cannot stand in the first line of a script",
             f"install cnisandbox under a path without spaces, shorter than {_SHEBANG_BYTES - len('#! -IS') - 1} bytes",
         )
+    return interpreter
+
+
+def render(plugin: str) -> bytes:
+    """Write a launcher.
+
+    Raises:
+        InvalidEnvironment: The kernel could not start this installation's interpreter from a script's first line.
+    """
     module = plugin.replace("-", "_")
     text = _TEMPLATE.format(
-        interpreter=interpreter,
+        interpreter=script_interpreter(plugin),
         mark=MARK,
         plugin=plugin,
         directories=import_directories(),
@@ -174,7 +186,7 @@ def require_installable(directory_fd: int, name: str, *, force: bool) -> None:
     Raises:
         InvalidEnvironment: There is something that cannot be replaced.
     """
-    status = _status(directory_fd, name)
+    status = status_of(directory_fd, name)
     if status is None or plugin_of(directory_fd, name) is not None:
         return
     if status.st_mode & (stat.S_ISUID | stat.S_ISGID):
@@ -207,17 +219,17 @@ def install(directory_fd: int, name: str, plugin: str) -> Change:
     Order: `require_installable` has been asked.
     """
     content = render(plugin)
-    status = _status(directory_fd, name)
+    status = status_of(directory_fd, name)
     if status is None:
-        _write(directory_fd, name, content)
+        write_script(directory_fd, name, content)
         return Change("installed", name)
     if plugin_of(directory_fd, name) is not None:
-        if _is_current(directory_fd, name, content, status):
+        if is_current(directory_fd, name, content, status):
             return Change("unchanged", name)
-        _write(directory_fd, name, content)
+        write_script(directory_fd, name, content)
         return Change("updated", name)
     _keep_aside(directory_fd, name)
-    _write(directory_fd, name, content)
+    write_script(directory_fd, name, content)
     return Change("replaced", name, f"the old file is {name}{SAVED_SUFFIX}; uninstall puts it back")
 
 
@@ -228,8 +240,8 @@ def uninstall(directory_fd: int, name: str) -> Change:
         What was done; "kept" for a file that is not ours.
     """
     saved = name + SAVED_SUFFIX
-    has_saved = _status(directory_fd, saved) is not None
-    if _status(directory_fd, name) is not None and plugin_of(directory_fd, name) is None:
+    has_saved = status_of(directory_fd, saved) is not None
+    if status_of(directory_fd, name) is not None and plugin_of(directory_fd, name) is None:
         note = (
             f"not made by cnisandbox install; {saved} is left beside it"
             if has_saved
@@ -259,15 +271,16 @@ def _keep_aside(directory_fd: int, name: str) -> None:
 
     An older saved file is replaced: what a package manager has put in place since is the newer version of the same.
     """
-    temporary = _temporary(name)
+    temporary = temporary_name(name)
     with suppress(FileNotFoundError):
         os.unlink(temporary, dir_fd=directory_fd)
     os.link(name, temporary, src_dir_fd=directory_fd, dst_dir_fd=directory_fd, follow_symlinks=False)
     os.rename(temporary, name + SAVED_SUFFIX, src_dir_fd=directory_fd, dst_dir_fd=directory_fd)
 
 
-def _write(directory_fd: int, name: str, content: bytes) -> None:
-    temporary = _temporary(name)
+def write_script(directory_fd: int, name: str, content: bytes) -> None:
+    """Write an executable file of root's; at each moment either the old one or the new one is there, complete."""
+    temporary = temporary_name(name)
     with suppress(FileNotFoundError):
         os.unlink(temporary, dir_fd=directory_fd)
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -282,17 +295,20 @@ def _write(directory_fd: int, name: str, content: bytes) -> None:
     os.rename(temporary, name, src_dir_fd=directory_fd, dst_dir_fd=directory_fd)
 
 
-def _temporary(name: str) -> str:
+def temporary_name(name: str) -> str:
+    """The name under which a file is written before it gets its own; what a crash has left there is of no use."""
     return f".{name}.cnisandbox-new"
 
 
-def _is_current(directory_fd: int, name: str, content: bytes, status: os.stat_result) -> bool:
+def is_current(directory_fd: int, name: str, content: bytes, status: os.stat_result) -> bool:
+    """Whether a script of ours is as `write_script` would write it."""
     fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=directory_fd)
     with open(fd, "rb") as file:
         return file.read() == content and stat.S_IMODE(status.st_mode) == 0o755 and status.st_uid == 0
 
 
-def _status(directory_fd: int, name: str) -> os.stat_result | None:
+def status_of(directory_fd: int, name: str) -> os.stat_result | None:
+    """The state of a file, or of a link itself; None if there is none of that name."""
     try:
         return os.stat(name, dir_fd=directory_fd, follow_symlinks=False)
     except FileNotFoundError:

@@ -2,21 +2,25 @@
 
 import json
 import os
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
-from cnisandbox.cli import doctor, install
+from cnisandbox.cli import doctor, install, wrapping
 from cnisandbox.cli.main import main
-from cnisandbox.cli.probes import DEGRADED, MISSING, OK, Probe, Seen, attempt
+from cnisandbox.cli.probes import DEGRADED, MISSING, OK, Probe, Seen, attempt, machine, runner
+from cnisandbox.cli.wrapping import How
 
 
-def probe(state: str, *, is_required: bool = False, feature: str = "thing") -> Probe:
-    return Probe(feature, "some plugin", "mend it", lambda: Seen(state, "a detail"), is_required)
+def probe(state: str, *, is_required: bool = False, is_for_mediated: bool = False, feature: str = "thing") -> Probe:
+    return Probe(feature, "some plugin", "mend it", lambda: Seen(state, "a detail"), is_required, is_for_mediated)
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *probes: Probe, options: tuple[str, ...] = ()) -> int:
     monkeypatch.setattr(doctor, "_GROUPS", (("group", probes),))
     monkeypatch.setattr(doctor, "require_root", lambda _operation: None)
+    monkeypatch.setattr(machine, "plugin_dirs", tuple)
     return main(["doctor", *options])
 
 
@@ -37,6 +41,7 @@ def test_what_is_there_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pyte
         "  ok        thing  a detail",
         "",
         "level hardened is available: everything it needs is there",
+        "level mediated is available: everything it needs is there",
     ]
 
 
@@ -50,6 +55,15 @@ def test_what_is_missing_says_what_needs_it_and_what_to_do(
         "            to do: mend it",
         "",
         "level hardened is not available: missing thing",
+        "level mediated is not available: missing thing",
+    ]
+
+
+def test_level_mediated_needs_more(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(monkeypatch, probe(MISSING, is_for_mediated=True)) == 0
+    assert capsys.readouterr().out.splitlines()[-2:] == [
+        "level hardened is available: everything it needs is there",
+        "level mediated is not available: missing thing",
     ]
 
 
@@ -57,6 +71,7 @@ def test_json_has_every_feature(monkeypatch: pytest.MonkeyPatch, capsys: pytest.
     run(monkeypatch, probe(OK), probe(MISSING, is_required=True), options=("--json",))
     assert json.loads(capsys.readouterr().out) == {
         "hardened": False,
+        "mediated": False,
         "features": [
             {
                 "group": "group",
@@ -65,6 +80,7 @@ def test_json_has_every_feature(monkeypatch: pytest.MonkeyPatch, capsys: pytest.
                 "detail": "a detail",
                 "neededFor": "some plugin",
                 "requiredForHardened": False,
+                "requiredForMediated": False,
                 "remedy": "",
             },
             {
@@ -74,6 +90,7 @@ def test_json_has_every_feature(monkeypatch: pytest.MonkeyPatch, capsys: pytest.
                 "detail": "a detail",
                 "neededFor": "some plugin",
                 "requiredForHardened": True,
+                "requiredForMediated": True,
                 "remedy": "mend it",
             },
         ],
@@ -115,6 +132,113 @@ class TestAttempt:
 
 
 PARENT = os.getpid()
+
+
+class TestRunner:
+    @pytest.mark.parametrize("look", [runner._notification, runner._gift, runner._memory])
+    def test_what_the_monitor_does_is_possible_here_and_not_with_who_may_not_be_looked_at(
+        self, monkeypatch: pytest.MonkeyPatch, look: Callable[[], Seen]
+    ) -> None:
+        assert look() == (OK, "")
+        monkeypatch.setattr(runner.prctl, "set_dumpable", lambda _value: None)
+        assert look() == (MISSING, "operation not permitted")
+
+    @pytest.mark.parametrize("look", [runner._nested_pid_namespaces, runner._chosen_number])
+    def test_pid_namespaces_are_as_the_runner_needs_them(self, look: Callable[[], Seen]) -> None:
+        assert look() == (OK, "")
+
+    @pytest.mark.parametrize(
+        ("scope", "state"), [("0", OK), ("1", OK), ("2", DEGRADED), ("3", DEGRADED), ("9", DEGRADED)]
+    )
+    def test_ptrace_scope_is_told(
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, scope: str, state: str
+    ) -> None:
+        (tmp_path / "scope").write_text(f"{scope}\n")
+        monkeypatch.setattr(runner, "_YAMA", tmp_path / "scope")
+        assert runner._yama().state == (OK if scope in "01" else DEGRADED)
+        monkeypatch.setattr(runner, "_YAMA", tmp_path / "missing")
+        assert runner._yama() == (OK, "not there, and not needed")
+
+
+class TestWrapped:
+    @pytest.fixture
+    def place(self, tmp_path: Path) -> Path:
+        """A directory with three wrapped plugins."""
+        place = tmp_path / "bin"
+        place.mkdir(mode=0o755)
+        with wrapping.opened(str(place)) as directory:
+            for name in ("bridge", "ptp", "other"):
+                (place / name).write_text("#!/bin/sh\n")
+                (place / name).chmod(0o755)
+                directory.wrap(name, How("", "generic" if name == "other" else name, ""))
+        return place
+
+    @staticmethod
+    def row(
+        monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], place: Path, *options: str
+    ) -> list[str]:
+        monkeypatch.setattr(doctor, "_GROUPS", (("group", (probe(OK),)),))
+        monkeypatch.setattr(machine, "plugin_dirs", lambda: () if options else (str(place), "/nonexistent"))
+        main(["doctor", *options])
+        lines = capsys.readouterr().out.splitlines()
+        return lines[lines.index("wrapped") + 1].split(None, 2) if "wrapped" in lines else []
+
+    def test_wrapped_directory_is_found_where_runtimes_look(
+        self, place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        expected = ["ok", str(place), "3 plugins are wrapped; with the profile generic: other"]
+        assert self.row(monkeypatch, capsys, place) == expected
+        assert self.row(monkeypatch, capsys, place, "--bin-dir", str(place)) == expected
+
+    def test_directory_without_wrapped_plugins_is_told_of_only_if_it_was_named(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        assert self.row(monkeypatch, capsys, tmp_path) == []
+        expected = ["degraded", str(tmp_path), "nothing is wrapped there"]
+        assert self.row(monkeypatch, capsys, tmp_path, "--bin-dir", str(tmp_path)) == expected
+
+    @pytest.mark.parametrize(
+        ("spoil", "state", "words"),
+        [
+            (
+                lambda place: write_anew(place / "ptp"),
+                "degraded",
+                "overwritten by something newer, which runs as root: ptp",
+            ),
+            (lambda place: (place / "ptp").unlink(), "degraded", "gone, with the plugin kept aside: ptp"),
+            (lambda place: (place / ".cnisandbox" / "ptp").unlink(), "missing", "shims whose plugin is gone: ptp"),
+            (
+                lambda place: os.replace(place / ".cnisandbox" / "ptp", place / "ptp"),
+                "degraded",
+                "not wrapped to the end, and run as root: ptp",
+            ),
+            (
+                lambda place: (place / ".cnisandbox" / "ptp").write_text("other"),
+                "degraded",
+                "not the plugins that were wrapped: ptp",
+            ),
+            (lambda place: (place / ".cnisandbox").chmod(0o777), "missing", "others than root may write"),
+        ],
+    )
+    def test_plugin_that_is_not_confined_any_more_is_named(
+        self,
+        place: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+        spoil: Callable[[Path], object],
+        state: str,
+        words: str,
+    ) -> None:
+        spoil(place)
+        row = self.row(monkeypatch, capsys, place)
+        assert row[0] == state
+        assert words in row[2]
+
+
+def write_anew(path: Path) -> None:
+    path.unlink()
+    path.write_text("#!/bin/sh\necho newer\n")
+    path.chmod(0o755)
 
 
 def test_every_probe_says_what_it_is_for_and_what_to_do() -> None:

@@ -32,7 +32,8 @@ class Probe(NamedTuple):
         needed_for: What does not work without it.
         remedy: What to do about it.
         look: Tries it.
-        is_required: Whether level hardened needs it.
+        is_required: Whether level hardened needs it, and with it level mediated.
+        is_for_mediated: Whether level mediated, and the runner, need it besides.
     """
 
     feature: str
@@ -40,6 +41,7 @@ class Probe(NamedTuple):
     remedy: str
     look: Callable[[], Seen]
     is_required: bool = False
+    is_for_mediated: bool = False
 
 
 def attempt(flags: int, work: Callable[[], object]) -> Seen:

@@ -19,7 +19,6 @@ _AT_EMPTY_PATH = 0x1000
 _MOUNT_ATTR_IDMAP = 0x00100000
 _FSOPEN_CLOEXEC = 0x1
 _FSMOUNT_CLOEXEC = 0x1
-_SECCOMP_NEW_LISTENER = 1 << 3
 _SECCOMP_ACTIONS = {
     "kill_process": 0x80000000,
     "errno": 0x00050000,
@@ -102,10 +101,6 @@ def _seccomp_filter() -> Seen:
     available = [name for name, action in _SECCOMP_ACTIONS.items() if lib.native_seccomp_action_available(action) == 0]
     lacking = [name for name in ("kill_process", "errno", "allow") if name not in available]
     return Seen(MISSING, f"no action {', '.join(lacking)}") if lacking else Seen(OK, f"actions {', '.join(available)}")
-
-
-def _seccomp_notification() -> Seen:
-    return attempt(0, lambda: os.close(_load_filter(_SECCOMP_NEW_LISTENER)))
 
 
 def _no_new_privs() -> Seen:
@@ -201,7 +196,6 @@ PROBES = (
         _seccomp_filter,
         is_required=True,
     ),
-    Probe("seccomp notification", "level mediated, the runner", "Linux 5.0 or later", _seccomp_notification),
     Probe("no_new_privs", "every level but root", _CONFIG.format("prctl(2)"), _no_new_privs, is_required=True),
     Probe("close_range", "no inherited descriptor in a worker", "Linux 5.9 or later", _close_range, is_required=True),
     Probe("pidfd", "ending exactly the worker that was started", "Linux 5.3 or later", _pidfd, is_required=True),

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from cnisandbox.boundary import state
 from cnisandbox.boundary.sandbox import SERVICE_USER
-from cnisandbox.cli import bytecode, host, launcher
+from cnisandbox.cli import bytecode, host, launcher, shim
 from cnisandbox.cli.probes import DEGRADED, MISSING, OK, Probe, Seen
 from cnisandbox.errors import CniError
 
@@ -91,19 +91,20 @@ def _iptables() -> Seen:
 
 
 def _plugins() -> Seen:
-    found = [_kinds_in(directory) for directory in _plugin_dirs() if os.path.isdir(directory)]
-    if not any("ours" in text for text in found):
-        return Seen(DEGRADED, "; ".join(["ours are not installed", *found]))
+    found = [_kinds_in(directory) for directory in plugin_dirs() if os.path.isdir(directory)]
+    if not any("ours" in text or "wrapped" in text for text in found):
+        return Seen(DEGRADED, "; ".join(["ours are not installed, and none is wrapped", *found]))
     return Seen(OK, "; ".join(found))
 
 
-def _plugin_dirs() -> tuple[str, ...]:
+def plugin_dirs() -> tuple[str, ...]:
+    """Where runtimes look for plugins here: CNI_PATH, or else the usual directories."""
     from_environment = [directory for directory in os.environ.get("CNI_PATH", "").split(":") if directory]
     return tuple(from_environment) or _PLUGIN_DIRS
 
 
 def _kinds_in(directory: str) -> str:
-    kinds: dict[str, list[str]] = {"ours": [], "reference": [], "other": []}
+    kinds: dict[str, list[str]] = {"ours": [], "wrapped": [], "reference": [], "other": []}
     with launcher.opened(directory) as directory_fd:
         for name in sorted(os.listdir(directory)):
             path = Path(directory, name)
@@ -115,6 +116,8 @@ def _kinds_in(directory: str) -> str:
 
 
 def _kind_of(path: Path) -> str:
+    if shim.is_shim(str(path)):
+        return "wrapped"
     return "reference" if _REFERENCE_WORDS in path.read_bytes() else "other"
 
 
@@ -167,5 +170,10 @@ PROBES = (
         is_required=True,
     ),
     Probe("iptables", "rules that reference plugins left; chained reference plugins", "install the nft one", _iptables),
-    Probe("plugins", "a runtime that shall use ours", "cnisandbox install --bin-dir DIR", _plugins),
+    Probe(
+        "plugins",
+        "a runtime that shall use ours, or others without privileges",
+        "cnisandbox install --bin-dir DIR, or cnisandbox wrap --bin-dir DIR",
+        _plugins,
+    ),
 )

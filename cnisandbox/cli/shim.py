@@ -1,0 +1,243 @@
+"""What stands in front of a plugin that is wrapped: how it is told from a plugin, and what it does.
+
+    /opt/cni/bin/bridge                 the shim: a short script, by which the runtime starts the runner
+    /opt/cni/bin/.cnisandbox/bridge     the plugin itself, as it was: the same file, moved
+
+Inside the confinement the plugin stands at /opt/cni/bin/bridge again, and so does every other wrapped plugin at its own
+name (`overlays`): a plugin that executes another one, such as bridge its host-local, finds the plugin and no shim.
+
+This is on the way of every call of a wrapped plugin, and imports little.
+
+Privilege: everything the runtime has. What it reads is the caller's environment and directories that are root's alone.
+"""
+
+import os
+import sys
+
+from cnisandbox.errors import (
+    CniError,
+    InvalidConfig,
+    InvalidEnvironment,
+    IoFailure,
+    IsolationUnavailable,
+    quoted,
+    reason,
+)
+from cnisandbox.hints import NamedTuple, NoReturn
+
+MARK = b"# cnisandbox shim: "
+# A launcher of a plugin of ours (cnisandbox/cli/launcher.py).
+LAUNCHER_MARK = b"# cnisandbox plugin: "
+# Beside the shims: one file system, so that a rename moves; no runtime looks into it, for a plugin's name has no slash.
+ORIGINALS = ".cnisandbox"
+
+# The level at which nothing is taken away.
+_ROOT = "root"
+_HEAD_BYTES = 4096
+# LIMIT: links that lead from one to the next, as in the kernel.
+_MAX_LINKS = 40
+
+
+class Request(NamedTuple):
+    """What to run confined, and how; empty text: not said.
+
+    Attributes:
+        plugin: Path of the program, or of a shim in front of it.
+        arguments: Its arguments; a runtime gives none.
+        level: Name of the level.
+        profile: Name or path of the profile.
+        attest_path: File to append the attestations to.
+        log: File for the audit log, or "journald".
+    """
+
+    plugin: str
+    arguments: tuple[str, ...] = ()
+    level: str = ""
+    profile: str = ""
+    attest_path: str = ""
+    log: str = ""
+
+
+def main(path: str, level: str, profile: str, log: str) -> NoReturn:
+    """Be a shim.
+
+    Args:
+        path: Where it stands.
+        level: What it was wrapped with; empty: what the profile says. CNISANDBOX_LEVEL comes first.
+        profile: The name of its profile.
+        log: What it was wrapped with; CNISANDBOX_LOG comes first.
+    """
+    variables = os.environ
+    arguments = tuple(sys.argv[1:])
+    request = Request(
+        plugin=path,
+        arguments=arguments,
+        level=variables.get("CNISANDBOX_LEVEL") or level,
+        profile=profile,
+        attest_path=variables.get("CNISANDBOX_ATTEST", ""),
+        log=variables.get("CNISANDBOX_LOG") or log,
+    )
+    # A runtime gives no arguments. A service or a person does: `dhcp daemon` serves the whole node, so it stays root.
+    start(request, is_confined=not arguments or bool(variables.get("CNI_COMMAND")))
+
+
+def start(request: Request, *, is_confined: bool = True) -> NoReturn:
+    """Run a plugin; what goes wrong before it runs is reported as a plugin reports it.
+
+    Args:
+        request: What to run.
+        is_confined: False to run it as it is.
+    """
+    try:
+        if is_confined and request.level != _ROOT:
+            _hand_over(request)
+        _execute(program_of(request.plugin), (request.plugin, *request.arguments))
+    except CniError as error:
+        fail(error)
+    except ImportError as error:
+        advice = "the installation of cnisandbox is not complete: run `make setup` again"
+        fail(IsolationUnavailable(f"load {error.name or 'module'}: {error}", advice))
+    except Exception as error:  # noqa: BLE001 - a defect of ours must not become a traceback on a runtime's log
+        fail(
+            CniError(f"run {quoted(request.plugin)}: {type(error).__name__}: {error}", "this is a defect of cnisandbox")
+        )
+
+
+def _hand_over(request: Request) -> NoReturn:
+    place = place_of(request.plugin)
+    program_of(place)  # that there is one, and none that confines itself
+    # Here, because a plugin that is executed as it is needs none of it.
+    from cnisandbox.boundary.levels import Level  # noqa: PLC0415
+    from cnisandbox.runner.entry import Options, run  # noqa: PLC0415
+
+    try:
+        level = Level(request.level) if request.level else None
+    except ValueError as error:
+        names = ", ".join(level.value for level in Level)
+        raise InvalidEnvironment(f"level: {quoted(request.level)} is not one of {names}") from error
+    plugin_dirs = [part for part in os.environ.get("CNI_PATH", "").split(":") if part]
+    run(
+        Options(
+            plugin=place,
+            arguments=request.arguments,
+            level=level,
+            profile=request.profile,
+            attest_path=request.attest_path,
+            log=request.log,
+            overlays=overlays([os.path.dirname(place), *plugin_dirs]),
+        )
+    )
+
+
+def _execute(program: str, argv: tuple[str, ...]) -> NoReturn:
+    """Become a program, with the rights that we have."""
+    try:
+        os.execv(program, argv)  # noqa: S606 - no shell is what we want
+    except OSError as error:
+        raise IoFailure(f"execute {quoted(program)}: {reason(error)}") from error
+
+
+def fail(error: CniError) -> NoReturn:
+    """Report an error as a plugin does: an error object for the runtime."""
+    from cnisandbox.cni.output import error_document  # noqa: PLC0415 - what it imports is not needed to succeed
+    from cnisandbox.cni.versions import SUPPORTED  # noqa: PLC0415
+
+    sys.stdout.buffer.write(error_document(error, SUPPORTED[-1]))
+    sys.stdout.flush()
+    sys.exit(1)
+
+
+def head_of(path: str) -> bytes:
+    """The second line of a script, by which shims and launchers are known; empty for anything else."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return b""
+    try:
+        head = os.read(fd, _HEAD_BYTES)
+    except OSError:
+        return b""
+    finally:
+        os.close(fd)
+    lines = head.split(b"\n", 2)
+    return lines[1] if head.startswith(b"#!") and len(lines) == 3 else b""
+
+
+def is_shim(path: str) -> bool:
+    """Say whether a file is a shim."""
+    return head_of(path).startswith(MARK)
+
+
+def original_of(directory: str, name: str) -> str:
+    """Where the plugin is that stood at this name before it was wrapped."""
+    return f"{directory}/{ORIGINALS}/{name}"
+
+
+def place_of(path: str) -> str:
+    """Where a file stands: its directory without links, and its own name."""
+    return os.path.join(os.path.realpath(os.path.dirname(path)), os.path.basename(path))
+
+
+def program_of(path: str) -> str:
+    """Find the program that somebody means who names a plugin: links are followed, and shims looked behind.
+
+    Args:
+        path: Of a plugin, of a link to one, or of a shim.
+
+    Returns:
+        An absolute path that is no link and no shim, as far as its last part goes.
+
+    Raises:
+        IoFailure: A shim has lost its plugin.
+        InvalidConfig: It leads to a plugin of ours, which confines itself, or in circles.
+    """
+    for _ in range(_MAX_LINKS):
+        path = place_of(path)
+        directory, name = os.path.split(path)
+        head = head_of(path)
+        if head.startswith(LAUNCHER_MARK):
+            raise InvalidConfig(
+                f"run {quoted(path)}: it is a plugin of cnisandbox, which confines itself", "execute it as it is"
+            )
+        found = original_of(directory, name) if head.startswith(MARK) else path
+        if not os.path.lexists(found) and found != path:
+            raise IoFailure(
+                f"run {quoted(path)}: the plugin behind this shim is gone ({found})",
+                "install the plugin again, then: cnisandbox wrap",
+            )
+        if not os.path.islink(found):
+            return found
+        # A link was made to be read where it stood, not where it was moved to.
+        path = os.path.join(directory, os.readlink(found))
+    raise InvalidConfig(f"run {quoted(path)}: links that lead in circles")
+
+
+def overlays(directories: list[str]) -> tuple[tuple[str, str], ...]:
+    """List the plugins that must stand at their names inside the confinement.
+
+    Args:
+        directories: Where plugins are looked for; those in which nothing is wrapped add nothing.
+
+    Returns:
+        For each wrapped plugin where its shim stands, by the directory's path as it is given and without links, and the
+        plugin itself. A shim that lost its plugin is left out.
+    """
+    found = []
+    for path in dict.fromkeys(directories):
+        directory = os.path.realpath(path)
+        for name in wrapped_names(directory):
+            try:
+                program = program_of(f"{directory}/{name}")
+            except CniError:
+                continue
+            found += [(f"{directory}/{name}", program), (f"{os.path.normpath(path)}/{name}", program)]
+    return tuple(dict.fromkeys(found))
+
+
+def wrapped_names(directory: str) -> list[str]:
+    """Names of the shims in a directory whose plugins were moved aside, sorted; a plugin put over a shim is not one."""
+    try:
+        names = os.listdir(f"{directory}/{ORIGINALS}")
+    except OSError:
+        return []
+    return sorted(name for name in names if not name.startswith(".") and is_shim(f"{directory}/{name}"))
