@@ -19,12 +19,14 @@ from pathlib import Path
 
 from measuring import Launcher, Sample, median, percentile
 from profiling import print_profile
-from scenarios import COLD_ADD, SCENARIOS, Bench, Subject, interleaved, pods
+from scenarios import COLD_ADD, RUNNER_SCENARIOS, SCENARIOS, Bench, Scenario, Subject, interleaved, pods
 
 # LIMIT: times the reference; issue 2 of the project sets it, a resident zygote is to bring it far lower.
 LIMIT = 6.0
 RESULTS = Path(__file__).parent / "results"
 BIN_DIR = "/run/bench/bin"
+# The reference plugins again, put behind the runner by `cnisandbox wrap`.
+WRAPPED_DIR = "/run/bench/wrapped"
 _INSIDE = "CNISANDBOX_BENCH_INSIDE"
 _PRIVATE_DIRECTORIES = ("/run", "/var/lib/cni", "/etc/cni", "/etc/cnisandbox")
 
@@ -72,6 +74,11 @@ def _run(argv: list[str], stdout: int | None = None) -> None:
     subprocess.run(argv, check=True, timeout=60, stdout=stdout)
 
 
+def _wrap(reference: str) -> None:
+    shutil.copytree(reference, WRAPPED_DIR)
+    _run([sys.executable, "-m", "cnisandbox.cli.main", "wrap", "--bin-dir", WRAPPED_DIR], stdout=subprocess.DEVNULL)
+
+
 def _install() -> None:
     _run([sys.executable, "-m", "cnisandbox.cli.main", "install", "--bin-dir", BIN_DIR], stdout=subprocess.DEVNULL)
 
@@ -84,12 +91,19 @@ def _interpreter() -> str:
 
 def _measure(arguments: argparse.Namespace) -> int:
     runner = Launcher("/run/bench")
-    subjects = (Subject("reference", arguments.reference, 20), Subject("cnisandbox", BIN_DIR, 40))
-    benches = (Bench(subjects[0], runner), Bench(subjects[1], runner))
+    _wrap(arguments.reference)
+    subjects = (
+        Subject("reference", arguments.reference, 20),
+        Subject("cnisandbox", BIN_DIR, 40),
+        Subject("confined", WRAPPED_DIR, 60),
+    )
+    reference, ours, confined = (Bench(subject, runner) for subject in subjects)
+    plans: list[tuple[Scenario, tuple[Bench, Bench]]] = [(scenario, (reference, ours)) for scenario in SCENARIOS]
+    plans += [(scenario, (reference, confined)) for scenario in RUNNER_SCENARIOS]
     started = time.monotonic()
     samples: Samples = {}
     with pods(subjects, _run):
-        for scenario in SCENARIOS:
+        for scenario, benches in plans:
             if any(arguments.only in step.title for step in scenario.steps):
                 rounds = max(1, round(arguments.rounds * scenario.share_of_rounds))
                 warm_up = max(1, round(arguments.warm_up * scenario.share_of_rounds))

@@ -160,6 +160,13 @@ SCENARIOS = (
     _host_local(FEW_RESERVATIONS),
     _host_local(MANY_RESERVATIONS, share_of_rounds=0.1),
 )
+# The reference plugin under the runner at mediated, against itself as root. VERSION does nothing, so its difference is
+# the time that starting the confinement takes.
+RUNNER_SCENARIOS = (
+    Scenario((Step("runner: VERSION (start)", lambda bench: bench.call("VERSION", bench.loopback())),)),
+    _bridge("runner: bridge + host-local", is_masqueraded=False),
+    _bridge("runner: with ipMasq:", is_masqueraded=True),
+)
 
 
 def interleaved(
