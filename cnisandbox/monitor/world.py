@@ -22,7 +22,7 @@ _TIMEOUT_S = 5  # LIMIT: the kernel answers within send(); more means that the a
 _LINK_HEADER = {"family": 0, "type": 0, "flags": 0, "change": 0}
 _ROUTE_HEADER = dict.fromkeys(("family", "dst_len", "src_len", "tos", "table", "protocol", "scope", "type", "flags"), 0)
 _MAIN_TABLE = 254
-_NFT_MSG_GETRULE = 0x0A07
+_NFT_MSG_GETCHAIN, _NFT_MSG_GETRULE = 0x0A04, 0x0A07
 
 
 class Asker:
@@ -136,6 +136,13 @@ class KernelWorld:
     def descriptor_of(self, netns: str) -> int:
         """Say which descriptor of ours means a netns."""
         return self._descriptors[netns]
+
+    def chain_handle(self, netns: str, family: int, table: str, chain: str) -> int | None:
+        """Say what number a chain of nf_tables has."""
+        header = {"family": family, "version": 0, "res_id": 0}
+        request = Message(_NFT_MSG_GETCHAIN, NLM_F_REQUEST, 0, 0, header, {"table": table, "name": chain})
+        found = self._asker(netns, NETLINK_NETFILTER).ask(request)
+        return found[0].attributes.get("handle") if found else None
 
     def rule(self, netns: str, family: int, table: str, chain: str, handle: int) -> Attributes | None:
         """Look at a rule of nf_tables by its handle."""

@@ -45,6 +45,9 @@ _TRAFFIC_KINDS = frozenset(
     ("tbf", "ingress", "clsact", "htb", "fq_codel", "u32", "matchall", "basic", "mirred", "gact")
 )
 _SYSCTL_ROOT = "net"
+_MAX_IFINDEX = (1 << 31) - 1
+# KERNEL: a deletion that names no connection deletes them all (net/netfilter/nf_conntrack_netlink.c).
+_NAMING_A_CONNECTION = {"IPCTNL_MSG_CT_DELETE": ("tuple_orig", "tuple_reply")}
 
 
 class Record(NamedTuple):
@@ -289,7 +292,7 @@ class Judge:
         return ""
 
     def _is_related(self, netns: str, ifindex: int, permit: Permit) -> bool:
-        facts = self._world.link(netns, ifindex, "") if ifindex > 0 else None
+        facts = self._link_of_number(netns, ifindex)
         return facts is not None and self._links.is_covered(netns, facts, permit.related)
 
     def _complaint_about_index(self, netns: str, name: str, message: Message, permit: Permit) -> str:
@@ -316,8 +319,12 @@ class Judge:
         return ""
 
     def _is_target(self, netns: str, ifindex: int, permit: Permit) -> bool:
-        facts = self._world.link(netns, ifindex, "") if ifindex > 0 else None
+        facts = self._link_of_number(netns, ifindex)
         return facts is not None and self._links.is_covered(netns, facts, permit.links)
+
+    def _link_of_number(self, netns: str, ifindex: int) -> LinkFacts | None:
+        """Look at a link whose number stands in an attribute, which may hold numbers that are none (TC_BLOCK)."""
+        return self._world.link(netns, ifindex, "") if 0 < ifindex <= _MAX_IFINDEX else None
 
     def _translated(self, attributes: Attributes) -> Attributes:
         """Put descriptors of ours in place of the sender's."""
@@ -344,6 +351,9 @@ def _forbidden(protocol: int, name: str, message: Message) -> str:
         return f"{name} is never permitted"
     if not message.flags & NLM_F_REQUEST:
         return "it is not a request"
+    needed = _NAMING_A_CONNECTION.get(name, ())
+    if needed and not any(message.attributes.get(attribute) for attribute in needed):
+        return "it names no connection, which means all"
     unknown = unknown_paths(message)
     if unknown:
         return f"attribute {unknown[0]} is not known"

@@ -44,6 +44,9 @@ class World(Protocol):
     def descriptor_of(self, netns: str) -> int:
         """Say which descriptor of ours means a netns."""
 
+    def chain_handle(self, netns: str, family: int, table: str, chain: str) -> int | None:
+        """Say what number a chain of nf_tables has."""
+
     def rule(self, netns: str, family: int, table: str, chain: str, handle: int) -> Attributes | None:
         """Look at a rule of nf_tables."""
 

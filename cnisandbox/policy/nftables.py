@@ -56,19 +56,26 @@ def complaint(netns: str, name: str, message: Message, permit: Permit, world: Wo
         return f"table {family} {table}"
     if name == "NFT_MSG_NEWTABLE":
         return "a table that is switched off or owned" if attributes.get("flags") else ""
-    if name in _OF_A_CHAIN:
-        return _complaint_about_chain(attributes, permit)
     if name in _OF_A_RULE:
         return _complaint_about_rule(netns, name, message, permit, world)
-    return ""
+    if name in _OF_A_CHAIN:
+        return _complaint_about_chain(netns, message, permit, world)
+    # KERNEL: of a name and a number, the number counts.
+    return "a number instead of a name" if "handle" in attributes else ""
 
 
-def _complaint_about_chain(attributes: Attributes, permit: Permit) -> str:
+def _complaint_about_chain(netns: str, message: Message, permit: Permit, world: World) -> str:
+    attributes = message.attributes
     chain = attributes.get("name")
     if not chain:
         return "it names no chain"
     if not matches_any(chain, permit.chains):
         return f"chain {chain}"
+    if "handle" in attributes:
+        # KERNEL: of a name and a number, the number counts: it would delete, or rename, another chain.
+        there = world.chain_handle(netns, message.header["family"], attributes["table"], chain)
+        if there != attributes["handle"]:
+            return f"chain {attributes['handle']}, which is not {chain}"
     # A base chain is everybody's: what its policy drops, the plugin would drop for the whole host.
     return f"policy {attributes['policy']}" if attributes.get("policy", _ACCEPT) != _ACCEPT else ""
 

@@ -140,44 +140,29 @@ def _pump(keeper: Keeper) -> int:
         IoFailure: it wrote too much.
     """
     deadline = time.monotonic() + keeper.plan.profile.time_limit_s
-    outputs = {keeper.streams.stdout_fd, keeper.streams.stderr_fd}
-    result = bytearray()
     poll = select.poll()
-    for fd in (*outputs, keeper.channel.read_fd, 0):
+    for fd in (keeper.streams.stdout_fd, keeper.streams.stderr_fd, keeper.channel.read_fd, 0):
         poll.register(fd, select.POLLIN)
-    stdin = _Input(keeper)
+    stdin, outputs = _Input(keeper, poll), _Outputs(keeper, poll)
     status: int | None = None
-    while outputs or status is None:
+    while outputs.are_open() or status is None:
         events = poll.poll(max(0.0, deadline - time.monotonic()) * 1000)
         if not events:
             limit_s = keeper.plan.profile.time_limit_s
             raise TryAgain(f"run plugin {keeper.plan.name}: it took longer than {limit_s:.0f} s")
         for fd, _ in events:
             if fd == 0:
-                if stdin.take():
-                    poll.unregister(0)
-                    if stdin.has_more():
-                        poll.register(keeper.streams.stdin_fd, select.POLLOUT)
+                stdin.take()
             elif fd == keeper.streams.stdin_fd:
-                if not stdin.give():
-                    poll.unregister(fd)
+                stdin.give()
             elif fd == keeper.channel.read_fd:
                 status = _received(keeper, Ended, _START_TIMEOUT_S).status
                 poll.unregister(fd)
             else:
-                piece = os.read(fd, _PIECE)
-                if fd == keeper.streams.stderr_fd:
-                    _write(2, piece)
-                else:
-                    result += piece
-                if not piece:
-                    poll.unregister(fd)
-                    outputs.remove(fd)
-                if len(result) > _RESULT_BYTES:
-                    raise IoFailure(f"run plugin {keeper.plan.name}: it wrote more than {_RESULT_BYTES} bytes")
+                outputs.take(fd)
     os.waitpid(keeper.monitor_pid, 0)
     # ORDER: at the end, so that what we have to report is never a second document behind half of the plugin's.
-    _write(1, bytes(result))
+    _write(1, bytes(outputs.result))
     return status
 
 
@@ -191,61 +176,88 @@ def _write(fd: int, data: bytes) -> None:
         return
 
 
+class _Outputs:
+    """What the plugin writes: its messages to people are passed on at once, its result is kept."""
+
+    def __init__(self, keeper: Keeper, poll: select.poll) -> None:
+        self.result = bytearray()
+        self._keeper = keeper
+        self._poll = poll
+        self._open = {keeper.streams.stdout_fd, keeper.streams.stderr_fd}
+
+    def are_open(self) -> bool:
+        """Say whether the plugin, or what it has executed, can still write."""
+        return bool(self._open)
+
+    def take(self, fd: int) -> None:
+        """Read a piece.
+
+        Raises:
+            IoFailure: the result is too long.
+        """
+        piece = os.read(fd, _PIECE)
+        if fd == self._keeper.streams.stderr_fd:
+            _write(2, piece)
+        else:
+            self.result += piece
+        if not piece:
+            self._poll.unregister(fd)
+            self._open.remove(fd)
+        if len(self.result) > _RESULT_BYTES:
+            raise IoFailure(f"run plugin {self._keeper.plan.name}: it wrote more than {_RESULT_BYTES} bytes")
+
+
 class _Input:
     """Standard input: read to its end, looked at, then given to the plugin.
 
     The plugin gets its first byte after the monitor knows what the netconf says.
     """
 
-    def __init__(self, keeper: Keeper) -> None:
+    def __init__(self, keeper: Keeper, poll: select.poll) -> None:
         self._keeper = keeper
+        self._poll = poll
         self._pieces: list[bytes] = []
         self._left = memoryview(b"")
 
-    def take(self) -> bool:
-        """Read a piece; says whether it was the last."""
+    def take(self) -> None:
+        """Read a piece; after the last one, say to the monitor what it says, and begin to give."""
         try:
             piece = os.read(0, _PIECE)
         except OSError:
             piece = b""
         if piece:
             self._pieces.append(piece)
-            return False
+            return
+        self._poll.unregister(0)
         data = b"".join(self._pieces)
-        keys = [variable.key for variable in self._keeper.plan.profile.variables]
-        defaults = {variable.key: variable.default for variable in self._keeper.plan.profile.variables}
-        if keys:
-            self._keeper.channel.send([variables_of(data, keys, defaults)], _START_TIMEOUT_S)
+        variables = self._keeper.plan.profile.variables
+        if variables:
+            found = variables_of(data, {variable.key: variable.default for variable in variables})
+            self._keeper.channel.send([found], _START_TIMEOUT_S)
         self._left = memoryview(data)
-        if not data:
-            self._close()
-        return True
+        if data:
+            self._poll.register(self._keeper.streams.stdin_fd, select.POLLOUT)
+        else:
+            os.close(self._keeper.streams.stdin_fd)
 
-    def has_more(self) -> bool:
-        """Say whether something is left to be given."""
-        return bool(self._left)
-
-    def give(self) -> bool:
-        """Give the plugin a piece; says whether something is left."""
+    def give(self) -> None:
+        """Give the plugin a piece."""
+        fd = self._keeper.streams.stdin_fd
         try:
-            self._left = self._left[os.write(self._keeper.streams.stdin_fd, self._left[: select.PIPE_BUF]) :]
+            self._left = self._left[os.write(fd, self._left[: select.PIPE_BUF]) :]
         except BrokenPipeError:  # a plugin need not read what it does not use
             self._left = self._left[:0]
         if not self._left:
-            self._close()
-        return bool(self._left)
-
-    def _close(self) -> None:
-        os.close(self._keeper.streams.stdin_fd)
+            self._poll.unregister(fd)
+            os.close(fd)
 
 
-def variables_of(data: bytes, keys: list[str], defaults: dict[str, str]) -> dict[str, list[str]]:
+def variables_of(data: bytes, defaults: dict[str, str]) -> dict[str, list[str]]:
     """Find the names of links that a netconf gives for some keys.
 
     Args:
         data: The netconf; whatever is no JSON object gives no names.
-        keys: Dotted paths.
-        defaults: What stands in for a key that is missing or empty.
+        defaults: Dotted path of each key, to what stands in for it when it is missing or empty.
 
     Returns:
         Key to names, each of which a link can have.
@@ -255,13 +267,13 @@ def variables_of(data: bytes, keys: list[str], defaults: dict[str, str]) -> dict
     except (ValueError, RecursionError):
         document = {}
     found: dict[str, list[str]] = {}
-    for key in keys:
+    for key, default in defaults.items():
         value: object = document
         for part in key.split("."):
             value = value.get(part) if isinstance(value, dict) else None
         names = value if isinstance(value, list) else [value]
         valid = [name for name in names[:_NAMES] if isinstance(name, str) and _is_ifname(name)]
-        found[key] = valid or ([defaults[key]] if defaults[key] else [])
+        found[key] = valid or ([default] if default else [])
     return found
 
 

@@ -44,6 +44,8 @@ from cnisandbox.runner.worker import PACKET_PROTOCOLS, Ends, be_worker
 
 _CAP_NET_RAW = 13
 _SAID_BYTES = 4096
+# LIMIT: seconds; the opener confines itself in a few milliseconds.
+_START_S = 30.0
 _DEFAULT_ROUTE = "@default-route"
 
 
@@ -130,8 +132,11 @@ class _Monitor:
             self._netns_fds[CONTAINER] = plan.netns.fd
 
     def run(self) -> NoReturn:
-        opener_said = self._fork_opener()
-        worker, go_fd, said = self._fork_worker()
+        # ORDER: all of them at once; each confines itself while the others do.
+        opener_channel = self._fork_opener()
+        worker, go_fd, said_fd = self._fork_worker()
+        said = _heard(said_fd)
+        opener_said = service.receive_attestation(opener_channel, "opener", _START_S) if opener_channel else None
         listener_fd, tokens = self._fetch_listener(worker, said)
         facts = read_facts(self._process_fd, worker)
         supervisor = self._prepare(listener_fd, tokens)
@@ -149,7 +154,7 @@ class _Monitor:
 
     # The children.
 
-    def _fork_opener(self) -> Attestation | None:
+    def _fork_opener(self) -> Channel | None:
         plan = self._plan
         if plan.netns is None:
             return None
@@ -165,9 +170,9 @@ class _Monitor:
         theirs.close()
         reply.close()
         self._openers[CONTAINER] = RemoteOpener(ours)
-        return service.receive_attestation(channel, "opener", 30.0)
+        return channel
 
-    def _fork_worker(self) -> tuple[int, int, bytes]:
+    def _fork_worker(self) -> tuple[int, int, int]:
         with stage("channel", "worker"):
             said_fd, says_fd = os.pipe2(os.O_CLOEXEC)
             learns_fd, go_fd = os.pipe2(os.O_CLOEXEC)
@@ -184,12 +189,7 @@ class _Monitor:
         os.close(learns_fd)
         for fd in self._tools.standard:
             os.close(fd)
-        said = os.read(said_fd, _SAID_BYTES)
-        os.close(said_fd)
-        if not said.startswith(b"R"):
-            text = said[1:].decode("utf-8", "replace") or "confine worker: it has ended"
-            raise PrivilegeNotDropped(text)
-        return worker, go_fd, said[1:]
+        return worker, go_fd, said_fd
 
     def _fetch_listener(self, worker: int, said: bytes) -> tuple[int, dict[int, str]]:
         """Take the listener out of the worker: nothing is sent, so no socket leads from one to the other.
@@ -286,6 +286,19 @@ class _Monitor:
         world = KernelWorld(open_socket, self._netns_fds, ifname, supervisor.netns_of)
         resolved = {key: tuple(_resolved(names, world)) for key, names in variables.items()}
         return Judge(plan.profile.permits, plan.profile.sysctls, Session(plan.name, ifname, resolved), world)
+
+
+def _heard(said_fd: int) -> bytes:
+    """Hear what the worker says once it is confined.
+
+    Raises:
+        PrivilegeNotDropped: it could not be.
+    """
+    said = os.read(said_fd, _SAID_BYTES)
+    os.close(said_fd)
+    if not said.startswith(b"R"):
+        raise PrivilegeNotDropped(said[1:].decode("utf-8", "replace") or "confine worker: it has ended")
+    return said[1:]
 
 
 def _resolved(names: tuple[str, ...], world: KernelWorld) -> Iterator[str]:
