@@ -17,6 +17,7 @@ from collections.abc import Iterator, Sequence
 
 from cnisandbox.errors import KernelRefused
 from cnisandbox.hints import NamedTuple, NoReturn
+from cnisandbox.monitor.client import GateSocket, current
 from cnisandbox.netlink.codec import Attributes, CodecError
 from cnisandbox.netlink.message import (
     NLM_F_ACK,
@@ -94,12 +95,9 @@ class NetlinkSocket:
     """
 
     def __init__(self, timeout_s: int = DEFAULT_TIMEOUT_S) -> None:
+        gate = current()
         try:
-            self._socket = _socket.socket(_socket.AF_NETLINK, _socket.SOCK_RAW | _socket.SOCK_CLOEXEC, NETLINK_ROUTE)
-            for option in (NETLINK_CAP_ACK, NETLINK_EXT_ACK, NETLINK_GET_STRICT_CHK):
-                self._socket.setsockopt(SOL_NETLINK, option, 1)
-            self._socket.setsockopt(_socket.SOL_SOCKET, _socket.SO_RCVTIMEO, struct.pack("=qq", timeout_s, 0))
-            self._socket.bind((0, 0))
+            self._socket = _kernel_socket(timeout_s) if gate is None else GateSocket(gate, NETLINK_ROUTE)
             self._port = self._socket.getsockname()[0]
         except OSError as error:
             raise KernelRefused("open socket", "netlink route", error.errno or 0) from None
@@ -230,12 +228,21 @@ class NetlinkSocket:
         raise KernelRefused(request.operation, request.target, number, details)
 
 
+def _kernel_socket(timeout_s: int) -> _socket.socket:
+    endpoint = _socket.socket(_socket.AF_NETLINK, _socket.SOCK_RAW | _socket.SOCK_CLOEXEC, NETLINK_ROUTE)
+    for option in (NETLINK_CAP_ACK, NETLINK_EXT_ACK, NETLINK_GET_STRICT_CHK):
+        endpoint.setsockopt(SOL_NETLINK, option, 1)
+    endpoint.setsockopt(_socket.SOL_SOCKET, _socket.SO_RCVTIMEO, struct.pack("=qq", timeout_s, 0))
+    endpoint.bind((0, 0))
+    return endpoint
+
+
 class _Opened(NamedTuple):
     pid: int
     socket: NetlinkSocket
 
 
-_opened: list[_Opened] = []  # at most one
+_opened: dict[int, _Opened] = {}  # by the gate that it goes through; 0 for none
 
 
 def route_socket() -> NetlinkSocket:
@@ -245,17 +252,19 @@ def route_socket() -> NetlinkSocket:
 
     Order: a worker must have entered its netns before, since the socket belongs to the one in which it was opened.
     """
-    if _opened and _opened[0].pid == os.getpid() and not _opened[0].socket.is_closed:
-        return _opened[0].socket
-    close_route_socket()
-    _opened.append(_Opened(os.getpid(), NetlinkSocket()))
-    return _opened[0].socket
+    key = id(current()) if current() else 0
+    opened = _opened.get(key)
+    if opened is None or opened.pid != os.getpid() or opened.socket.is_closed:
+        close_route_socket()
+        _opened[key] = opened = _Opened(os.getpid(), NetlinkSocket())
+    return opened.socket
 
 
 def close_route_socket() -> None:
     """Close this process's socket (or its copy of the parent's); the next use opens a new one."""
-    while _opened:
-        _opened.pop().socket.close()
+    opened = _opened.pop(id(current()) if current() else 0, None)
+    if opened is not None:
+        opened.socket.close()
 
 
 def refusal(request: Request, answer: Answer) -> KernelRefused:

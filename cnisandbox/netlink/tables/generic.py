@@ -28,7 +28,8 @@ _CONTROL = Table(
     },
     _HEADER,
 )
-_LINK = ("header", Nested(Table({1: ("dev_index", U32), 2: ("dev_name", Text(15)), 3: ("flags", U32)})))
+# Called "header" in the kernel, which is the name of what stands in front of all attributes here.
+_LINK = ("link", Nested(Table({1: ("dev_index", U32), 2: ("dev_name", Text(15)), 3: ("flags", U32)})))
 _ETHTOOL = Table({1: _LINK}, _HEADER)
 _STRING_SETS = List(Nested(Table({1: ("id", U32)})))
 _ETHTOOL_STRINGS = Table({1: _LINK, 2: ("stringsets", _STRING_SETS), 3: ("counts_only", FLAG)}, _HEADER)
