@@ -6,16 +6,19 @@ Privilege: none: no capability, the service user, no file system but the state d
 import json
 import os
 import signal
+from collections.abc import Callable
 
 from cnisandbox.boundary.attestation import Attestation, verify
 from cnisandbox.boundary.entry import Session
 from cnisandbox.boundary.levels import Level
-from cnisandbox.cni.netconf import NetConf, parse_netconf, sniff_version
+from cnisandbox.boundary.wire import Channel
+from cnisandbox.cni.netconf import Attachment, NetConf, parse_netconf, sniff_version
 from cnisandbox.cni.output import error_document, result_document, version_document
 from cnisandbox.cni.value import MAX_DOCUMENT_BYTES
 from cnisandbox.cni.versions import SUPPORTED
-from cnisandbox.errors import CniError, InvalidConfig, IoFailure, UnsupportedField, quoted, reason
-from cnisandbox.hints import NoReturn
+from cnisandbox.errors import CniError, InvalidConfig, IoFailure, quoted, reason
+from cnisandbox.hints import Any, NoReturn
+from cnisandbox.monitor.client import Gate, through
 from cnisandbox.plugin import Call, Plugin, Request, UndoStack
 
 # The version that an error is reported in before the netconf said which.
@@ -61,6 +64,8 @@ class PluginEngine:
             verb = session.environment.verb
             netconf = parse_netconf(data, verb, self._plugin.versions)
             _attest(session, netconf)
+            if _is_mediated(netconf, session.environment.level):
+                self._mediate(session, netconf)
             self._serve(session, netconf)
         except CniError as error:
             _finish(error_document(error, version), 1)
@@ -68,6 +73,15 @@ class PluginEngine:
             defect = CniError(f"{self._plugin.name}: {type(error).__name__}: {error}", "this is a defect of cnisandbox")
             _finish(error_document(defect, version), 1)
         os._exit(0)
+
+    def _mediate(self, session: Session, netconf: NetConf) -> None:
+        """Have the network workers be gates: from here on what needs CAP_NET_ADMIN is judged, message by message."""
+        environment = session.environment
+        attachment = Attachment(environment.container_id, environment.ifname)
+        names = self._plugin.link_names(netconf, environment.verb, attachment)
+        for worker in (session.host, session.container):
+            if worker is not None:
+                worker.become_gate(names, _through_gate)
 
     def _serve(self, session: Session, netconf: NetConf) -> None:
         """Have the plugin do what the verb says, and write the result of an ADD; nothing is written for other verbs."""
@@ -97,6 +111,23 @@ class PluginEngine:
                 plugin.gc(call)
             case "STATUS":
                 plugin.status(call)
+
+
+def _through_gate(channel: Channel) -> Callable[..., Any]:
+    """Make what runs a declared function here, behind a gate."""
+    gate = Gate(channel)
+
+    def execute(function: Callable[..., Any], *args: object) -> Any:
+        with through(gate):
+            return function(*args)
+
+    return execute
+
+
+def _is_mediated(netconf: NetConf, level: Level) -> bool:
+    """Say whether the level is mediated: the caller said so, or the netconf asks for more than the caller did."""
+    wanted = netconf.config["sandbox"]["level"].string(level.value)
+    return wanted == Level.MEDIATED.value and level in (Level.HARDENED, Level.MEDIATED)
 
 
 def _add(plugin: Plugin, call: Call, undo: UndoStack) -> None:
@@ -160,9 +191,7 @@ def _attest(session: Session, netconf: NetConf) -> None:
 def _allows_degraded(netconf: NetConf, level: Level) -> bool:
     options = netconf.config["sandbox"]
     wanted = options["level"].string(level.value)
-    if wanted == "mediated":
-        raise UnsupportedField("sandbox.level: 'mediated' is not built yet", "leave it out: the level is then hardened")
-    if wanted != level.value:
+    if not _is_mediated(netconf, level) and wanted != level.value:
         raise InvalidConfig(
             f"sandbox.level: {quoted(wanted)} differs from {level.value}, at which this call runs",
             "a weaker level is for measuring and is chosen by the caller, with CNISANDBOX_LEVEL",

@@ -13,6 +13,7 @@ from cnisandbox.boundary import entry
 from cnisandbox.boundary.delegate import read_host_file
 from cnisandbox.boundary.entry import Needs, Session
 from cnisandbox.boundary.sandbox import Worker
+from cnisandbox.boundary.service import BecomeGate
 from cnisandbox.boundary.state import CONFIGURATION
 from cnisandbox.cni.netconf import Attachment, NetConf
 from cnisandbox.cni.result import Result
@@ -21,6 +22,7 @@ from cnisandbox.cni.versions import SUPPORTED
 from cnisandbox.delegation import Ipam
 from cnisandbox.errors import CniError, InvalidConfig, InvalidNetns, IoFailure, quoted, reason
 from cnisandbox.hints import ClassVar, NamedTuple, NoReturn
+from cnisandbox.monitor import gate
 
 # Below the first state directory, beside the indexes of host-local: a name that no network can have.
 _LOCKS = ".cnisandbox/.locks"
@@ -237,6 +239,15 @@ class Plugin:
     needs: ClassVar[Needs] = Needs()
     delegates: "ClassVar[tuple[type[Plugin], ...]]" = ()
 
+    @classmethod
+    def link_names(cls, _netconf: NetConf, _verb: str, _attachment: Attachment) -> dict[str, list[str]]:
+        """Name the links that the permits of level mediated take from the netconf; none for most plugins.
+
+        Returns:
+            Key, as in cnisandbox/policy/own.py, to names.
+        """
+        return {}
+
     def add(self, call: Call) -> Result:
         """Attach the container; what was done before a failure is pushed to `call.undo`."""
         raise NotImplementedError
@@ -258,4 +269,11 @@ def run(plugin: type[Plugin]) -> NoReturn:
     """Be a plugin's executable."""
     from cnisandbox.engine import PluginEngine  # noqa: PLC0415 - it is the engine that knows plugins, not the reverse
 
-    entry.main(plugin.name, plugin.needs, PluginEngine(plugin))
+    needs = plugin.needs
+    if needs.host or needs.container:
+        needs = needs._replace(gate=lambda role, ifname: _gate(plugin.name, role, ifname))
+    entry.main(plugin.name, needs, PluginEngine(plugin))
+
+
+def _gate(plugin: str, role: str, ifname: str) -> BecomeGate:
+    return lambda channel, names: gate.serve(channel, role, plugin, ifname, names)

@@ -16,6 +16,7 @@ import os
 
 from cnisandbox.boundary.calls import declared
 from cnisandbox.errors import KernelRefused, quoted
+from cnisandbox.monitor.client import READ_SYSCTL, WRITE_SYSCTL, current
 
 ROOT = "/proc/sys/net"
 MAX_COMPONENT = 64  # LIMIT: the longest in Linux 6.18 has 37 characters
@@ -110,25 +111,46 @@ def _is_name(component: str) -> bool:
     return 0 < len(component) <= MAX_COMPONENT and component not in {".", ".."} and component.isprintable()
 
 
-def _read(path: str, operation: str = "read sysctl") -> bytes:
+def read_raw(path: str) -> bytes:
+    """Read a file below /proc/sys/net, in the netns of this process.
+
+    Raises:
+        OSError: The kernel refused.
+    """
+    fd = _open(path, os.O_RDONLY)
     try:
-        fd = _open(path, os.O_RDONLY)
-        try:
-            return os.read(fd, MAX_VALUE)
-        finally:
-            os.close(fd)
+        return os.read(fd, MAX_VALUE)
+    finally:
+        os.close(fd)
+
+
+def write_raw(path: str, data: bytes) -> int:
+    """Write a file below /proc/sys/net, in the netns of this process; returns how many bytes the kernel took.
+
+    Raises:
+        OSError: The kernel refused.
+    """
+    fd = _open(path, os.O_WRONLY)
+    try:
+        return os.write(fd, data)
+    finally:
+        os.close(fd)
+
+
+def _read(path: str, operation: str = "read sysctl") -> bytes:
+    gate = current()
+    try:
+        answer = read_raw(path) if gate is None else gate.ask(READ_SYSCTL, path)
+        return answer if isinstance(answer, bytes) else b""
     except OSError as error:
         raise KernelRefused(operation, f"net/{path}", error.errno or 0) from None
 
 
 def _write(path: str, value: str) -> None:
     data = value.encode("utf-8", "replace") + b"\n"
+    gate = current()
     try:
-        fd = _open(path, os.O_WRONLY)
-        try:
-            written = os.write(fd, data)
-        finally:
-            os.close(fd)
+        written = write_raw(path, data) if gate is None else gate.ask(WRITE_SYSCTL, path, data)
     except OSError as error:
         raise KernelRefused("write sysctl", f"net/{path}", error.errno or 0, f"value {quoted(value)}") from None
     if written != len(data):

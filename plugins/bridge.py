@@ -18,6 +18,7 @@ from ipaddress import ip_address, ip_interface
 from cnisandbox.boundary.entry import Needs
 from cnisandbox.boundary.sandbox import GIVEN_FD, Worker
 from cnisandbox.bridge_config import BridgeConfig, parse_config
+from cnisandbox.cni.netconf import Attachment, NetConf
 from cnisandbox.cni.result import Address, Interface, Result, Route, require_expressible
 from cnisandbox.errors import CheckFailed, CniError, EnvironmentFailure, KernelRefused, NotAvailable, quoted
 from cnisandbox.hints import NoReturn
@@ -69,6 +70,17 @@ class Bridge(Plugin):
     name = "bridge"
     needs = Needs(host=True, container=True, delegate=True, state=True, is_nft_user=True)
     delegates = (HostLocal,)
+
+    @classmethod
+    def link_names(cls, netconf: NetConf, verb: str, attachment: Attachment) -> dict[str, list[str]]:
+        """Name the bridge with its VLAN's gateway, and the host's end of the pair."""
+        bridge = netconf.config["bridge"].string("cni0") or "cni0"
+        vlan = netconf.config["vlan"].integer(0)
+        host = [host_ifname(netconf.name, attachment, attempt) for attempt in range(_NAME_ATTEMPTS)]
+        return {
+            "bridge": [bridge, *([f"{bridge}.{vlan}"] if vlan else [])],
+            "host": host if verb != "GC" else [],
+        }
 
     def add(self, call: Call) -> Result:
         """Connect the container; addresses first, because undoing goes backwards and gives them back last."""
@@ -495,9 +507,7 @@ def _check_rules(call: Call, config: BridgeConfig, host_end: Link, container_end
     owner = (call.request.netconf.name, *attachment)
     if config.wants_masquerade and addresses and not call.host.call(has_masquerade, *owner, addresses):
         raise CheckFailed(f"check masquerading of {', '.join(addresses)}: a rule is missing")
-    if config.wants_spoofcheck and not call.host.call(
-        has_spoofcheck, *attachment, host_end.ifname, container_end.mac
-    ):
+    if config.wants_spoofcheck and not call.host.call(has_spoofcheck, *attachment, host_end.ifname, container_end.mac):
         raise CheckFailed(f"check link {host_end.ifname}: the rules of macspoofchk are missing")
 
 

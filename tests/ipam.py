@@ -47,9 +47,7 @@ class StateDirectory:
     def open(self, *, create: bool = True) -> Store:
         return Store.open(self.fd, self.network, self.boot, create=create)
 
-    def add(
-        self, owner: Attachment, sets: tuple[RangeSet, ...], requested: tuple[Requested, ...] = ()
-    ) -> list[str]:
+    def add(self, owner: Attachment, sets: tuple[RangeSet, ...], requested: tuple[Requested, ...] = ()) -> list[str]:
         """ADD: the addresses without their prefix lengths."""
         with self.open() as store:
             return [ip.address.partition("/")[0] for ip in allocate(store, owner, sets, requested)]

@@ -9,13 +9,10 @@ fstat(2) and reading the clock.
 Source: systemd.journal-fields(7); https://systemd.io/JOURNAL_NATIVE_PROTOCOL (one datagram, KEY=VALUE lines).
 """
 
+import _socket  # the C module: `socket` takes 3 ms to make its enums
 import os
 import stat
 import time
-
-# The C module: `socket` takes 3 ms to make its enums.
-from _socket import AF_UNIX, SOCK_CLOEXEC, SOCK_DGRAM, SOCK_NONBLOCK
-from _socket import socket as Socket  # noqa: N812 - it is a class
 from contextlib import suppress
 
 from cnisandbox.audit.encode import encode
@@ -124,7 +121,8 @@ def _open_file(path: str) -> int:
 
 
 def _connect() -> int:
-    connection = Socket(AF_UNIX, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC)
+    kind = _socket.SOCK_DGRAM | _socket.SOCK_NONBLOCK | _socket.SOCK_CLOEXEC
+    connection = _socket.socket(_socket.AF_UNIX, kind)
     try:
         connection.connect(JOURNALD_SOCKET)
     except OSError as error:

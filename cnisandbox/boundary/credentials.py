@@ -29,9 +29,7 @@ LOCKED_SECUREBITS: int = (
 )
 
 
-def drop_credentials(
-    uid: int, gid: int, capabilities: tuple[int, ...], *, is_kept_over_exec: bool = False
-) -> None:
+def drop_credentials(uid: int, gid: int, capabilities: tuple[int, ...], *, is_kept_over_exec: bool = False) -> None:
     """Become `uid` and `gid` with no groups and exactly `capabilities`, for good.
 
     Args:

@@ -12,6 +12,7 @@ file is read before.
 
 import gc
 import os
+from collections.abc import Callable
 
 import prctl
 
@@ -30,6 +31,7 @@ from cnisandbox.boundary.sandbox import (
     service_user,
     spawn,
 )
+from cnisandbox.boundary.service import BecomeGate
 from cnisandbox.boundary.state import StateDir, open_state_dirs
 from cnisandbox.errors import CniError, InvalidNetns, IoFailure, PrivilegeNotDropped, quoted, reason
 from cnisandbox.hints import NamedTuple, NoReturn, Protocol
@@ -38,6 +40,9 @@ _BOOT_ID = "/proc/sys/kernel/random/boot_id"
 _STANDARD_DESCRIPTORS = (0, 1, 2)
 # LIMIT: an answer may go to a file; state files are a few bytes.
 _ENGINE_FILE_BYTES = 16 << 20
+
+
+GateMaker = Callable[[str, str], BecomeGate]
 
 
 class Needs(NamedTuple):
@@ -49,6 +54,7 @@ class Needs(NamedTuple):
         delegate: A worker that executes other plugins and reads files of the host.
         state: State directories.
         is_nft_user: Whether the host worker may speak to nf_tables.
+        gate: Makes what a network worker does when it becomes a gate, for its role and CNI_IFNAME.
     """
 
     host: bool = False
@@ -56,6 +62,7 @@ class Needs(NamedTuple):
     delegate: bool = False
     state: bool = False
     is_nft_user: bool = False
+    gate: "GateMaker | None" = None
 
 
 class Session(NamedTuple):
@@ -217,24 +224,30 @@ def _fork_workers(
         Host, container and delegate worker. The descriptors of the netns are closed here afterwards.
     """
     level, title = environment.level, f"[{name} {environment.ifname}]"
+    # At mediated they become gates, which are what a worker at hardened is.
+    network_level = Level.HARDENED if level is Level.MEDIATED else level
     host = container = delegate = None
     with stage("fork", "entry"):
         pid_namespaces = namespaces.NewPidNamespaces()
     # ORDER: the one that takes longest to confine first.
     if needs.delegate:
         own_state_dirs = open_state_dirs(*user)
-        wanted = delegate_worker(_level_without_network(level), user, own_state_dirs, environment.plugin_dirs)
+        wanted = delegate_worker(
+            Level.ROOT if level is Level.ROOT else Level.HARDENED, user, own_state_dirs, environment.plugin_dirs
+        )
         delegate = spawn(wanted, own_namespaces, None, None, pid_namespaces, title)
         for state_dir in own_state_dirs:
             os.close(state_dir.fd)
     if needs.container and netns is not None:
-        wanted = network_worker("container worker", level, user, netns)
-        container = spawn(wanted, own_namespaces, None, netns.inode, pid_namespaces, title)
+        wanted = network_worker("container worker", network_level, user, netns)
+        gate = needs.gate("container worker", environment.ifname) if needs.gate else None
+        container = spawn(wanted, own_namespaces, None, netns.inode, pid_namespaces, title, gate)
     if needs.host:
         protocols = (NETLINK_ROUTE, NETLINK_NETFILTER) if needs.is_nft_user else (NETLINK_ROUTE,)
-        wanted = network_worker("host worker", level, user, None, protocols)
+        wanted = network_worker("host worker", network_level, user, None, protocols)
+        gate = needs.gate("host worker", environment.ifname) if needs.gate else None
         # The host worker has CAP_NET_ADMIN where all links of the host are; the container's netns is no more than that.
-        host = spawn(wanted, own_namespaces, netns.fd if netns else None, None, pid_namespaces, title)
+        host = spawn(wanted, own_namespaces, netns.fd if netns else None, None, pid_namespaces, title, gate)
     pid_namespaces.close()
     if netns is not None:
         namespaces.close_netns(netns)
@@ -242,8 +255,8 @@ def _fork_workers(
 
 
 def _level_without_network(level: Level) -> Level:
-    """The level of a process that needs no CAP_NET_ADMIN: hardened, except where everything is root for measuring."""
-    return Level.ROOT if level is Level.ROOT else Level.HARDENED
+    """The level of a process that needs no CAP_NET_ADMIN: hardened at least, but where all is root for measuring."""
+    return level if level in (Level.ROOT, Level.MEDIATED) else Level.HARDENED
 
 
 def _drop(
@@ -259,6 +272,10 @@ def _drop(
         What the kernel says about it, and what it must say.
     """
     own_level = _level_without_network(level)
+    netns_inode = own_namespaces["net"]
+    if level is Level.MEDIATED:
+        with stage("namespaces", "engine"):
+            netns_inode = namespaces.enter_empty_netns()
     wanted = Confinement(
         role="engine",
         level=own_level,
@@ -284,7 +301,7 @@ def _drop(
         capabilities=0,
         has_own_pid_namespace=False,
         own_namespaces=own_namespaces,
-        netns_inode=own_namespaces["net"],
+        netns_inode=netns_inode,
         parent_pid=os.getppid(),
         descriptors=tuple(sorted(kept)),
         dies_with_parent=False,

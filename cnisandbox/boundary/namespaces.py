@@ -130,6 +130,16 @@ def enter_netns(netns_fd: int) -> None:
     checked(lib.native_setns(netns_fd, CLONE_NEWNET), "setns")
 
 
+def enter_empty_netns() -> int:
+    """Enter a network namespace of our own, with nothing in it.
+
+    Returns:
+        Its inode number.
+    """
+    checked(lib.native_unshare(CLONE_NEWNET), "unshare net")
+    return os.stat("/proc/self/ns/net").st_ino
+
+
 def enter_own_namespaces() -> None:
     """Enter mount, ipc, uts and cgroup namespaces of our own."""
     checked(lib.native_unshare(CLONE_NEWNS | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWCGROUP), "unshare")

@@ -31,7 +31,7 @@ from cnisandbox.errors import (
     PrivilegeNotDropped,
     quoted,
 )
-from cnisandbox.hints import NamedTuple, NoReturn, ParamSpec, TypeVar
+from cnisandbox.hints import Any, NamedTuple, NoReturn, ParamSpec, TypeVar
 
 Parameters = ParamSpec("Parameters")
 Returned = TypeVar("Returned")
@@ -89,6 +89,7 @@ class Worker:
         self._attestation: Attestation | None = None
         self.missing: tuple[str, ...] = ()
         self._is_over = False
+        self._execute: Callable[..., Any] | None = None
 
     @property
     def descriptors(self) -> tuple[int, int]:
@@ -113,6 +114,24 @@ class Worker:
         if self._is_over:
             raise BoundaryViolation(f"call {self._expected.role}: the session is over")
 
+    def become_gate(self, names: dict[str, list[str]], connect: Callable[[Channel], Callable[..., Any]]) -> None:
+        """Have the worker be a gate from now on: level mediated.
+
+        It runs no function any more. `call` runs them here, in this process, which has no capability; what they do with
+        netlink, sysctls and nf_tables goes through the gate.
+
+        Args:
+            names: Netconf key to names of links.
+            connect: Makes what runs a function through the gate at the other end of a channel.
+
+        Raises:
+            IsolationError: the worker's state is not what its level asks for, or it does not become a gate.
+        """
+        self._require_session()
+        self.attest()
+        service.ask_for_gate(self._channel, names, CALL_TIMEOUT_S)
+        self._execute = connect(self._channel)
+
     def call(
         self, function: Callable[Parameters, Returned], *args: Parameters.args, **kwargs: Parameters.kwargs
     ) -> Returned:
@@ -134,6 +153,9 @@ class Worker:
             raise TypeError("arguments cross the boundary by position")
         self._require_session()
         self.attest()
+        if self._execute is not None:
+            run_here: Returned = self._execute(function, *args)
+            return run_here
         try:
             result: Returned = service.call(self._channel, function, args, CALL_TIMEOUT_S)
         except BoundaryViolation:
@@ -158,6 +180,7 @@ def spawn(
     netns_inode: int | None = None,
     pid_namespaces: namespaces.NewPidNamespaces | None = None,
     title: str = "",
+    become_gate: service.BecomeGate | None = None,
 ) -> Worker:
     """Fork a worker, which then confines itself while we go on.
 
@@ -168,6 +191,7 @@ def spawn(
         netns_inode: The netns that it will be in, when that is not ours.
         pid_namespaces: Where pid namespaces come from; None leaves the worker in ours.
         title: What the process list shows behind the role.
+        become_gate: What it does when it is told to be a gate.
 
     Returns:
         The worker; whether it was confined shows in `Worker.attest`.
@@ -187,7 +211,7 @@ def spawn(
             theirs.close()
             raise
         if pid == 0:
-            _be_worker(wanted, theirs, given_fd, title)
+            _be_worker(wanted, theirs, given_fd, title, become_gate)
     theirs.close()
     descriptors = (_REQUESTS_FD, _ANSWERS_FD, _NULL_FD, *(() if given_fd is None else (GIVEN_FD,)))
     mask = sum(1 << capability for capability in wanted.capabilities)
@@ -225,7 +249,13 @@ def _fork(pid_namespaces: namespaces.NewPidNamespaces | None) -> int:
     return pid
 
 
-def _be_worker(wanted: Confinement, channel: Channel, given_fd: int | None, title: str) -> NoReturn:
+def _be_worker(
+    wanted: Confinement,
+    channel: Channel,
+    given_fd: int | None,
+    title: str,
+    become_gate: service.BecomeGate | None,
+) -> NoReturn:
     """Live as a worker; never returns, and never lets an exception out into the parent's code."""
     try:
         # The interpreter's own handlers are the parent's; a worker is ended by its parent or by the kernel.
@@ -246,7 +276,7 @@ def _be_worker(wanted: Confinement, channel: Channel, given_fd: int | None, titl
             channel.send(service.describe_error(defect))
             os._exit(1)
         service.send_attestation(channel, attestation)
-        service.serve(channel, is_delegate=wanted.role == DELEGATE_ROLE)
+        service.serve(channel, is_delegate=wanted.role == DELEGATE_ROLE, become_gate=become_gate)
     finally:
         # Reached only by an exception that is a defect of ours: the parent sees the channel end.
         os._exit(1)

@@ -350,6 +350,7 @@ def worker_filter(netlink_protocols: tuple[int, ...], *, has_event_loop: bool = 
     program.allow(_FILES_FOR_READING)
     program.allow_modes(_OPEN_CALLS)
     program.allow(_NETLINK_CALLS)
+    program.allow(["capset"])  # a gate lowers its effective set while it sends what is to be refused
     if has_event_loop:
         program.allow(_EVENT_LOOP_CALLS)
         program.allow(["socketpair"], Condition(0, 0xFFFFFFFF, _socket.AF_UNIX))
@@ -425,9 +426,7 @@ def foreign_filter(packet_protocols: tuple[int, ...] = (), *, is_mediated: bool,
         program.allow(["ioctl"], Condition(1, 0xFFFFFFFF, request))
     program.allow(["socket"], Condition(0, 0xFFFFFFFF, _socket.AF_NETLINK), action=ask)
     for protocol in packet_protocols:
-        program.allow(
-            ["socket"], Condition(0, 0xFFFFFFFF, _AF_PACKET), Condition(2, 0xFFFFFFFF, protocol), action=ask
-        )
+        program.allow(["socket"], Condition(0, 0xFFFFFFFF, _AF_PACKET), Condition(2, 0xFFFFFFFF, protocol), action=ask)
     if has_unix_sockets:
         program.allow(["socket"], Condition(0, 0xFFFFFFFF, _socket.AF_UNIX))
     for option in _SOCKET_OPTIONS:

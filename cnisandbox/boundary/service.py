@@ -37,21 +37,33 @@ _OK, _ERROR = 0, 1
 _TEXT_LIMIT = 4096
 
 
-def serve(channel: Channel, *, is_delegate: bool) -> NoReturn:
+BecomeGate = Callable[[Channel, dict[str, list[str]]], NoReturn]
+"""What a worker does that is told to be a gate: with its channel, and names of links that the netconf gives."""
+
+_GATE = "gate"
+
+
+def serve(channel: Channel, *, is_delegate: bool, become_gate: BecomeGate | None = None) -> NoReturn:
     """Answer calls until the other end is closed; any breach of the protocol ends the process.
 
     Args:
         channel: Our end.
         is_delegate: Whether this is the delegate worker, which has other functions than all others.
+        become_gate: What to do when the first request says that this is to be a gate, for good.
 
     The peer asks for a position in a table that both sides have had since the fork, with values that are checked
     against the annotations here; there is no other request.
     """
+    is_first = True
     while True:
         try:
             request = channel.receive()
         except BoundaryViolation:
             os._exit(0)
+        match request:
+            case [str(word), dict(names)] if is_first and word == _GATE and become_gate is not None:
+                become_gate(channel, check(names, dict[str, list[str]], "names"))
+        is_first = False
         index, arguments = _checked_request(request, is_delegate)
         try:
             answer: object = [_OK, TABLE[index](*arguments)]
@@ -73,6 +85,19 @@ def _checked_request(request: object, is_delegate: bool) -> tuple[int, list[Any]
                 pairs = zip(arguments, kinds, strict=True)
                 return index, [check(value, kind, "argument") for value, kind in pairs]
     os._exit(2)
+
+
+def ask_for_gate(channel: Channel, names: dict[str, list[str]], timeout_s: float) -> None:
+    """Tell the other end to be a gate from now on.
+
+    Raises:
+        BoundaryViolation: it does not become one.
+    """
+    channel.send([_GATE, names], timeout_s)
+    match channel.receive(timeout_s):
+        case [int(kind), None] if kind == _OK:
+            return
+    raise BoundaryViolation("become gate: the answer has no known shape")
 
 
 def describe_error(error: CniError) -> list[object]:

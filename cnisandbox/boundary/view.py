@@ -186,6 +186,16 @@ def _new_tmpfs(inodes: int = 64) -> int:
     return _new_filesystem(b"tmpfs", options)
 
 
+def new_temporary() -> int:
+    """Make an empty place for temporary files, which everybody who sees it may write to.
+
+    Returns:
+        A detached mount; what is in it goes with its last user.
+    """
+    # LIMIT: bridge writes 2 KiB, the ruleset that it hands to nft.
+    return _new_filesystem(b"tmpfs", ((b"mode", b"1777"), (b"size", b"1m"), (b"nr_inodes", b"64")))
+
+
 def new_procfs(*, has_only_processes: bool = False) -> int:
     """Make a procfs of the pid namespace that this process is in.
 

@@ -39,9 +39,9 @@ def write_bundles(names: list[str] | None = None) -> launcher.Change:
     """Write bundles, unless all of them are in order; a plugin works without one.
 
     Args:
-        names: Of plugins, or SHIM; all plugins by default.
+        names: Of plugins, or SHIM; by default all plugins, and SHIM if there is one.
     """
-    names = launcher.plugin_names() if names is None else names
+    names = _bundles() if names is None else names
     if not unused_bundles(names):
         return launcher.Change("unchanged", "byte code", "in one file for each plugin")
     failures = [f"{plugin}: {why}" for plugin in names if (why := _write_bundle(plugin))]
@@ -61,11 +61,14 @@ def unused_bundles(names: list[str] | None = None) -> dict[str, str]:
     Returns:
         Those names, each with the reason; nothing if all are in order.
     """
-    if names is None:
-        names = [*launcher.plugin_names(), *([SHIM] if os.path.exists(launcher.bundle_path(SHIM)) else [])]
+    names = _bundles() if names is None else names
     search_path, _ = _list_modules("")
     reasons = {name: _why_unused(launcher.bundle_path(name), search_path) for name in names}
     return {plugin: why for plugin, why in reasons.items() if why}
+
+
+def _bundles() -> list[str]:
+    return [*launcher.plugin_names(), *([SHIM] if os.path.exists(launcher.bundle_path(SHIM)) else [])]
 
 
 def _write_bundle(plugin: str) -> str:

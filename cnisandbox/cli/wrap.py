@@ -14,17 +14,20 @@ import subprocess
 import sys
 from typing import NamedTuple
 
+from cnisandbox.boundary.levels import Level
 from cnisandbox.cli import bytecode, host, launcher, output, wrapping
 from cnisandbox.cli.install import require_root
 from cnisandbox.cli.launcher import Change
 from cnisandbox.cli.wrapping import Directory, How
 from cnisandbox.errors import CniError, InvalidConfig, IsolationUnavailable
 from cnisandbox.profile.load import GENERIC, load_profile, profile_for
+from cnisandbox.profile.schema import Profile
 
 # LIMIT: an answer to VERSION takes a tenth of a second.
 _TRIAL_TIMEOUT_S = 60
+# As a shim finds the package: not by the working directory, in which anything may lie.
+_PROGRAM = "import sys; sys.path += {directories!r}; from cnisandbox.cli.main import main; main()"
 _STYLES = {"skipped": "yellow", "unchanged": "dim", "not bundled": "yellow", "not compiled": "yellow"}
-_GENERIC_NOTE = "no profile of its own: it keeps CAP_NET_ADMIN, and nothing else"
 
 
 class Planned(NamedTuple):
@@ -103,7 +106,17 @@ def _prepare(directory: Directory, name: str, arguments: argparse.Namespace) -> 
     profile = load_profile(wanted) if wanted else profile_for(name)
     how = How(level=arguments.level, profile=wanted or profile.name, log=_log_target(arguments.log))
     _try(directory, name, how)
-    return Planned(name, how, _GENERIC_NOTE if profile.name == GENERIC else "")
+    return Planned(name, how, _note_on(profile, arguments.level))
+
+
+def _note_on(profile: Profile, level: str) -> str:
+    """Say what a person should know about how a plugin is going to run."""
+    notes = ["no profile of its own"] if profile.name == GENERIC else []
+    if level == Level.ROOT.value:
+        notes.append("keeps everything")
+    elif (level or profile.level.value) != Level.MEDIATED.value:
+        notes.append("keeps CAP_NET_ADMIN")
+    return ", ".join(notes)
 
 
 def _log_target(text: str) -> str:
@@ -117,7 +130,8 @@ def _try(directory: Directory, name: str, how: How) -> None:
         IsolationUnavailable: It does not answer.
     """
     options = [f"--{key}={value}" for key, value in how._asdict().items() if value]
-    command = [sys.executable, "-m", "cnisandbox.cli.main", "exec", *options, "--", f"{directory.path}/{name}"]
+    program = _PROGRAM.format(directories=launcher.import_directories())
+    command = [sys.executable, "-IS", "-c", program, "exec", *options, "--", f"{directory.path}/{name}"]
     environment = {"PATH": os.defpath, "CNI_COMMAND": "VERSION", "CNI_PATH": directory.path}
     question = b'{"cniVersion":"1.0.0"}'
     try:

@@ -31,6 +31,8 @@ from cnisandbox.monitor.threads import CONTAINER, HOST, Threads
 from cnisandbox.policy.judge import Judge
 
 SYSCTL_PREFIX = "/proc/sys/net/"
+# Files of the kernel's constants that stand in no view: the clock by which traffic control counts.
+READABLE_FILES = ("/proc/net/psched",)
 # LIMIT: descriptors of ours that a program has at a time; select(2) takes no number above 1023.
 LAST_MEDIATED_FD = 1023
 
@@ -213,6 +215,10 @@ class Supervisor:
         first = 0 if question.number == self._open_number else 1
         path, flags = notify.read_path(question, question.args[first]), question.integer(first + 1)
         netns = self._threads.netns_of(question.tid)
+        if path in READABLE_FILES and flags & os.O_ACCMODE == os.O_RDONLY:
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            self._give(question, fd, 0, is_inherited=not flags & os.O_CLOEXEC)
+            return
         if not path.startswith(SYSCTL_PREFIX):
             # The kernel judges by the program's own credentials, in the view that it really has.
             self._listener.go_on(question)

@@ -161,4 +161,5 @@ def _facts(message: Message) -> LinkFacts:
         kind=attributes.get("linkinfo", {}).get("kind", ""),
         peer=attributes.get("link", 0),
         link_netnsid=attributes.get("link_netnsid"),
+        alias=attributes.get("ifalias", ""),
     )

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from cnisandbox._nftables import ffi, lib
 from cnisandbox.errors import KernelRefused, quoted
 from cnisandbox.hints import Any
+from cnisandbox.monitor.client import NFTABLES, Gate, current
 
 Command = dict[str, Any]
 """One command or one listed object as libnftables-json(5) writes them, such as {"add": {"table": {...}}}."""
@@ -53,8 +54,38 @@ def run(commands: list[Command], operation: str = "change", target: str = "nftab
 
     Order: the first call makes the socket, so it comes after the process has entered its network namespace.
     """
+    text = json.dumps({"nftables": commands})
+    gate = current()
+    output = _run_through(gate, text, operation, target) if gate else run_text(text, operation, target)
+    if not output:
+        return []
+    return [entry for entry in json.loads(output)["nftables"] if "metainfo" not in entry]
+
+
+def _run_through(gate: Gate, text: str, operation: str, target: str) -> str:
+    try:
+        answer = gate.ask(NFTABLES, text)
+    except OSError as error:
+        raise KernelRefused(operation, target, error.errno or 0, error.strerror or "") from None
+    return answer if isinstance(answer, str) else ""
+
+
+def run_text(text: str, operation: str = "change", target: str = "nftables rules") -> str:
+    """Hand commands to the kernel by libnftables in this process.
+
+    Args:
+        text: The commands, as JSON.
+        operation: Verb for the message of a refusal.
+        target: Object for the message of a refusal.
+
+    Returns:
+        What was listed, as JSON; empty for changes.
+
+    Raises:
+        KernelRefused: As `run`.
+    """
     context = _connected(operation, target)
-    status = lib.nft_run_cmd_from_buffer(context, json.dumps({"nftables": commands}).encode())
+    status = lib.nft_run_cmd_from_buffer(context, text.encode())
     # ORDER: reading a buffer rewinds it, so both are read every time, or the next call would answer for this one.
     output: bytes = ffi.string(lib.nft_ctx_get_output_buffer(context))
     error: bytes = ffi.string(lib.nft_ctx_get_error_buffer(context))
@@ -63,10 +94,8 @@ def run(commands: list[Command], operation: str = "change", target: str = "nftab
             # ORDER: before the next call: answers that are still on their way would make libnftables end the process.
             lib.nft_ctx_free(_contexts.pop(os.getpid()))
         raise _refusal(error.decode(errors="replace"), operation, target)
-    if not output:
-        return []
     # TRUST: others write names and comments into their rules; one that is not UTF-8 must not hide ours.
-    return [entry for entry in json.loads(output.decode(errors="replace"))["nftables"] if "metainfo" not in entry]
+    return output.decode(errors="replace")
 
 
 def listed(kind: str, selector: dict[str, str]) -> list[Command] | None:

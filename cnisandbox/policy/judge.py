@@ -26,7 +26,7 @@ from cnisandbox.netlink.datagram import (
     message_name,
     unknown_paths,
 )
-from cnisandbox.netlink.message import NLM_F_CREATE, NLM_F_DUMP, NLM_F_REQUEST, Message
+from cnisandbox.netlink.message import NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REQUEST, Message
 from cnisandbox.policy import nftables
 from cnisandbox.policy.links import LinkFacts, Links, Session, World
 from cnisandbox.policy.patterns import is_path_in, matches, paths_of
@@ -219,7 +219,9 @@ class Judge:
             is_covered = is_dump and (not permit.links or "any" in permit.links)
             return "" if is_covered else "a message that names no link"
         facts = self._world.link(netns, ifindex, ifname)
-        if facts is None and name in _CREATING and message.flags & NLM_F_CREATE and not ifindex:
+        # With NLM_F_EXCL the kernel makes a link or nothing, so it is judged as one that is made whether there is one.
+        is_birth = name in _CREATING and message.flags & NLM_F_CREATE and not ifindex
+        if is_birth and (facts is None or message.flags & NLM_F_EXCL):
             return self._complaint_about_birth(netns, ifname, message, permit)
         if facts is None:
             is_covered = "any" in permit.links or self._links.is_name_covered(netns, ifname, permit.links)
@@ -228,6 +230,8 @@ class Judge:
             return f"link {facts.ifname}"
         if name == "RTM_GETLINK":
             return ""
+        if permit.kinds and facts.kind not in permit.kinds:
+            return f"link {facts.ifname} of kind {facts.kind or 'none'}"
         kind = attributes.get("linkinfo", {}).get("kind")
         if kind is not None and (kind not in permit.kinds or kind != facts.kind):
             return f"kind {kind}"
@@ -311,15 +315,17 @@ class Judge:
         if indexes and not permit.links and not is_get:
             return f"link {indexes[0]}"
         for index in indexes:
-            if permit.links and not self._is_target(netns, index, permit):
+            if permit.links and not self._is_target(netns, index, permit, is_of_kind=kind is None):
                 return f"link {index}"
         for index in _indexes_below(message.attributes.get("options")):
             if index and not self._is_related(netns, index, permit):
                 return f"link {index}"
         return ""
 
-    def _is_target(self, netns: str, ifindex: int, permit: Permit) -> bool:
+    def _is_target(self, netns: str, ifindex: int, permit: Permit, *, is_of_kind: bool) -> bool:
         facts = self._link_of_number(netns, ifindex)
+        if facts is not None and is_of_kind and permit.kinds and facts.kind not in permit.kinds:
+            return False
         return facts is not None and self._links.is_covered(netns, facts, permit.links)
 
     def _link_of_number(self, netns: str, ifindex: int) -> LinkFacts | None:

@@ -17,6 +17,7 @@ class LinkFacts(NamedTuple):
         ifindex, ifname, kind: Its number, name and kind; "" for a link of no kind.
         peer: ifindex of what it is connected to or stands on; 0 for none.
         link_netnsid: Number of the netns that `peer` is in; None when that is the link's own.
+        alias: What somebody has marked it with; "" for nothing.
     """
 
     ifindex: int
@@ -24,6 +25,7 @@ class LinkFacts(NamedTuple):
     kind: str
     peer: int
     link_netnsid: int | None
+    alias: str = ""
 
 
 class World(Protocol):
@@ -85,6 +87,8 @@ class Links:
     def is_covered(self, netns: str, facts: LinkFacts, words: Sequence[str]) -> bool:
         """Say whether a link that is there is one of those that the words mean."""
         if self.is_name_covered(netns, facts.ifname, words):
+            return True
+        if any(word.startswith("alias:") and matches(facts.alias, word[6:]) for word in words):
             return True
         if "any" in words or ("created" in words and (netns, facts.ifindex) in self._created):
             return True

@@ -21,11 +21,11 @@ def described(name: str, message: Message) -> dict[str, Any]:
         message: The message.
 
     Returns:
-        "type", "flags", "header", and the attributes by name; bytes as hexadecimal digits.
+        "type", "flags", "header", and "attributes" by name; bytes as hexadecimal digits.
     """
     further = _GET_FLAGS if "_GET" in name else _NEW_FLAGS
     flags = [word for bit, word in (*_FLAGS, *further) if message.flags & bit]
-    return {"type": name, "flags": flags, "header": message.header, **_plain(message.attributes)}
+    return {"type": name, "flags": flags, "header": message.header, "attributes": _plain(message.attributes)}
 
 
 def _plain(value: Any) -> Any:

@@ -8,7 +8,7 @@ Privilege: none.
 from cnisandbox.hints import Any
 
 # Changes with what a profile can include, and with what is understood of it.
-STAMP = "f5b18c2b92a4472b73686104ac5cd018"
+STAMP = "ead7bc52250138db7a961622fb9e4723"
 
 _0 = ('container:1', ('container',), ('RTM_GETLINK',), ('any',), (), (), ('ifname', 'alt_ifname', 'ext_mask'), (), (), (), 'finds links of the container, by name or all of them')
 _1 = ('container:2', ('container',), ('RTM_GETLINK', 'RTM_GETADDR', 'RTM_GETROUTE', 'RTM_GETRULE'), (), (), (), ('ext_mask',), (), (), (), 'lists links, addresses, routes and rules of the container')
@@ -31,10 +31,10 @@ _17 = ('iptables:1', ('host',), ('NFT_MSG_GETGEN', 'NFT_MSG_GETTABLE', 'NFT_MSG_
 _18 = ('iptables:2', ('host',), ('NFNL_MSG_COMPAT_GET',), (), (), (), ('name', 'rev', 'type'), (), (), (), 'asks which revisions of matches and targets the kernel has')
 _19 = ('iptables:3', ('host',), ('NFNL_MSG_BATCH_BEGIN', 'NFNL_MSG_BATCH_END'), (), (), (), ('genid',), (), (), (), 'begins and ends a transaction; what stands in between is judged by itself')
 _20 = ('iptables:4', ('host',), ('RTM_GETADDR',), (), (), (), (), (), (), (), 'the C library lists addresses when it translates one of a rule')
-_21 = ('masquerade:1', ('host',), ('NFT_MSG_NEWTABLE',), (), (), (), ('name', 'flags'), ('ip nat', 'ip6 nat'), (), (), 'has the tables that iptables keeps its rules in')
+_21 = ('masquerade:1', ('host',), ('NFT_MSG_NEWTABLE',), (), (), (), ('name',), ('ip nat', 'ip6 nat'), (), (), 'has the tables that iptables keeps its rules in')
 _22 = ('masquerade:2', ('host',), ('NFT_MSG_NEWCHAIN',), (), (), (), ('table', 'name', 'type', 'hook.hooknum', 'hook.priority', 'policy'), ('ip nat', 'ip6 nat'), ('POSTROUTING',), (), 'has the chain that the kernel enters, as iptables makes it when it is not there')
-_23 = ('masquerade:3', ('host',), ('NFT_MSG_NEWCHAIN', 'NFT_MSG_DELCHAIN'), (), (), (), ('table', 'name', 'handle', 'use'), ('ip nat', 'ip6 nat'), ('CNI-*',), (), "keeps the attachment's own chain")
-_24 = ('masquerade:4', ('host',), ('NFT_MSG_NEWRULE', 'NFT_MSG_DELRULE'), (), (), (), ('table', 'chain', 'handle', 'position', 'compat.*', 'expressions.**', 'userdata', 'id', 'position_id'), ('ip nat', 'ip6 nat'), ('CNI-*',), ('CNI-*',), "rules of the attachment's own chain, and the jump to it")
+_23 = ('masquerade:3', ('host',), ('NFT_MSG_NEWCHAIN', 'NFT_MSG_DELCHAIN'), (), (), (), ('table', 'name', 'handle', 'use'), ('ip nat', 'ip6 nat'), ('CNI-????????????????????????',), (), "keeps the attachment's own chain")
+_24 = ('masquerade:4', ('host',), ('NFT_MSG_NEWRULE', 'NFT_MSG_DELRULE'), (), (), (), ('table', 'chain', 'handle', 'position', 'compat.*', 'expressions.**', 'userdata'), ('ip nat', 'ip6 nat'), ('CNI-????????????????????????',), ('CNI-????????????????????????',), "rules of the attachment's own chain, and the jump to it")
 _25 = ('masquerade:5', ('host',), ('NFT_MSG_NEWTABLE', 'NFT_MSG_NEWCHAIN', 'NFT_MSG_NEWRULE', 'NFT_MSG_DELRULE'), (), (), (), ('table', 'chain', 'name', 'flags', 'type', 'hook.hooknum', 'hook.priority', 'policy', 'handle', 'position', 'expressions.**', 'userdata', 'id', 'position_id'), ('inet cni_plugins_masquerade',), ('*',), (), "ipMasqBackend nftables: the plugins' own table")
 _26 = ('bridge:1', ('host',), ('RTM_NEWLINK',), ('netconf:bridge',), ('bridge',), (), ('ifname', 'mtu', 'txqlen', 'linkinfo.kind', 'linkinfo.data', 'linkinfo.data.vlan_filtering', 'linkinfo.data.vlan_default_pvid'), (), (), (), 'creates the bridge when there is none')
 _27 = ('bridge:2', ('host',), ('RTM_GETLINK',), ('netconf:bridge',), (), (), ('ifname', 'ext_mask'), (), (), (), 'finds the bridge')
@@ -59,10 +59,10 @@ _45 = ('veth:sysctl:2', ('host',), 'net/ipv4/ip_forward', 'write', 'has the host
 _46 = ('veth:sysctl:3', ('host',), 'net/ipv6/conf/all/forwarding', 'write', 'has the host forward packets of the container')
 _47 = ('bridge:sysctl:1', ('host',), 'net/ipv6/conf/{netconf:bridge}/accept_ra', 'write', 'lets no router in a container configure the host')
 _48 = ('dummy:1', ('host',), ('RTM_NEWLINK',), ('attachment',), ('dummy',), (), ('ifname', 'mtu', 'txqlen', 'address', 'net_ns_fd', 'linkinfo.kind', 'linkinfo.data'), (), (), (), 'creates the interface in the container')
-_49 = ('firewall:1', ('host',), ('NFT_MSG_NEWTABLE',), (), (), (), ('name', 'flags'), ('ip filter', 'ip6 filter'), (), (), 'has the tables that iptables keeps its rules in')
+_49 = ('firewall:1', ('host',), ('NFT_MSG_NEWTABLE',), (), (), (), ('name',), ('ip filter', 'ip6 filter'), (), (), 'has the tables that iptables keeps its rules in')
 _50 = ('firewall:2', ('host',), ('NFT_MSG_NEWCHAIN',), (), (), (), ('table', 'name', 'type', 'hook.hooknum', 'hook.priority', 'policy'), ('ip filter', 'ip6 filter'), ('INPUT', 'FORWARD', 'OUTPUT'), (), 'has the chains that the kernel enters, as iptables makes them when they are not there')
-_51 = ('firewall:3', ('host',), ('NFT_MSG_NEWCHAIN', 'NFT_MSG_DELCHAIN'), (), (), (), ('table', 'name', 'handle', 'use'), ('ip filter', 'ip6 filter'), ('CNI-*',), (), 'keeps the chains of the plugins: CNI-FORWARD, CNI-ADMIN, CNI-ISOLATION-STAGE-1 and -2')
-_52 = ('firewall:4', ('host',), ('NFT_MSG_NEWRULE', 'NFT_MSG_DELRULE'), (), (), (), ('table', 'chain', 'handle', 'position', 'compat.*', 'expressions.**', 'userdata', 'id', 'position_id'), ('ip filter', 'ip6 filter'), ('CNI-*',), ('CNI-*',), 'rules of these chains, and the jumps to them')
+_51 = ('firewall:3', ('host',), ('NFT_MSG_NEWCHAIN',), (), (), (), ('table', 'name'), ('ip filter', 'ip6 filter'), ('CNI-*',), (), 'makes the chains of the plugins, which stay: CNI-FORWARD, CNI-ADMIN, CNI-ISOLATION-STAGE-1 and -2')
+_52 = ('firewall:4', ('host',), ('NFT_MSG_NEWRULE', 'NFT_MSG_DELRULE'), (), (), (), ('table', 'chain', 'handle', 'position', 'compat.*', 'expressions.**', 'userdata'), ('ip filter', 'ip6 filter'), ('CNI-*',), ('CNI-*',), 'rules of these chains, and the jumps to them')
 _53 = ('CAP_NET_ADMIN', 'configures networks itself; there are no permits by which a monitor could do it instead')
 _54 = ('device', '')
 _55 = ('host-device:1', ('host',), ('RTM_GETLINK',), ('netconf:device',), (), (), ('ifname', 'ext_mask'), (), (), (), "lists the host's links and finds the device")
@@ -78,35 +78,36 @@ _64 = ('stacked:5', ('container',), ('RTM_DELLINK',), ('created',), (), (), (), 
 _65 = ('ipvlan:1', ('host',), ('RTM_NEWLINK',), ('name:veth????????',), ('ipvlan',), ('netconf:master', 'default-route'), ('link', 'ifname', 'mtu', 'txqlen', 'net_ns_fd', 'linkinfo.kind', 'linkinfo.data.mode', 'linkinfo.data.flags'), (), (), (), 'creates it on the link that the netconf names, in the container')
 _66 = ('loopback:1', ('container',), ('RTM_NEWLINK', 'RTM_SETLINK'), ('loopback',), (), (), (), (), (), (), 'sets lo up, and down again')
 _67 = ('macvlan:1', ('host',), ('RTM_NEWLINK',), ('name:veth????????',), ('macvlan',), ('netconf:master', 'default-route'), ('link', 'ifname', 'mtu', 'txqlen', 'address', 'net_ns_fd', 'linkinfo.kind', 'linkinfo.data.mode', 'linkinfo.data.bc_queue_len'), (), (), (), 'creates it on the link that the netconf names, in the container')
-_68 = ('portmap:1', ('host',), ('NFT_MSG_NEWTABLE',), (), (), (), ('name', 'flags'), ('ip nat', 'ip6 nat'), (), (), 'has the tables that iptables keeps its rules in')
-_69 = ('portmap:2', ('host',), ('NFT_MSG_NEWCHAIN',), (), (), (), ('table', 'name', 'type', 'hook.hooknum', 'hook.priority', 'policy'), ('ip nat', 'ip6 nat'), ('PREROUTING', 'INPUT', 'OUTPUT', 'POSTROUTING'), (), 'has the chains that the kernel enters, as iptables makes them when they are not there')
-_70 = ('portmap:3', ('host',), ('NFT_MSG_NEWCHAIN', 'NFT_MSG_DELCHAIN'), (), (), (), ('table', 'name', 'handle', 'use'), ('ip nat', 'ip6 nat'), ('CNI-HOSTPORT-*', 'CNI-DN-*', 'CNI-SN-*'), (), 'keeps the chains of port mappings')
-_71 = ('portmap:4', ('host',), ('NFT_MSG_NEWRULE', 'NFT_MSG_DELRULE'), (), (), (), ('table', 'chain', 'handle', 'position', 'compat.*', 'expressions.**', 'userdata', 'id', 'position_id'), ('ip nat', 'ip6 nat'), ('CNI-HOSTPORT-*', 'CNI-DN-*', 'CNI-SN-*'), ('CNI-HOSTPORT-*', 'CNI-DN-*', 'CNI-SN-*'), 'rules of these chains, and the jumps to them')
-_72 = ('portmap:5', ('host',), ('NFT_MSG_NEWTABLE', 'NFT_MSG_NEWCHAIN', 'NFT_MSG_NEWRULE', 'NFT_MSG_DELRULE'), (), (), (), ('table', 'chain', 'name', 'flags', 'type', 'hook.hooknum', 'hook.priority', 'policy', 'handle', 'position', 'expressions.**', 'userdata', 'id', 'position_id'), ('ip cni_hostport', 'ip6 cni_hostport'), ('*',), (), "backend nftables: the plugins' own table")
-_73 = ('portmap:6', ('host',), ('RTM_GETROUTE',), (), (), (), ('dst', 'src', 'table'), (), (), (), 'snat: asks which link leads to the container')
-_74 = ('portmap:7', ('host',), ('RTM_GETLINK',), ('any',), (), (), ('ifname', 'ext_mask'), (), (), (), 'snat: asks for the name of that link, whichever it is')
-_75 = ('portmap:8', ('host',), ('IPCTNL_MSG_CT_GET',), (), (), (), (), (), (), (), 'finds stale connections of the UDP ports, which would go to the container that had them before')
-_76 = ('portmap:9', ('host',), ('IPCTNL_MSG_CT_DELETE',), (), (), (), ('tuple_orig.**', 'tuple_reply.**', 'zone', 'id'), (), (), (), 'ends these connections')
-_77 = ('portmap:sysctl:1', ('host',), 'net/ipv4/conf/{peer}/route_localnet', 'write', 'snat: lets 127.0.0.1 of the host reach the container')
-_78 = ('portmap:sysctl:2', ('host',), 'net/ipv4/conf/{netconf:bridge}/route_localnet', 'write', 'snat: lets 127.0.0.1 of the host reach the container, over the bridge')
-_79 = ('ptp:1', ('host',), ('RTM_NEWADDR',), ('peer',), (), (), ('local', 'address', 'broadcast', 'label', 'flags'), (), (), (), "gives the host's end the gateway's address")
-_80 = ('ptp:2', ('host',), ('RTM_NEWROUTE',), ('peer',), (), (), ('dst', 'oif', 'table'), (), (), (), "routes the container's addresses to it")
-_81 = ('sbr:1', ('container',), ('RTM_NEWRULE', 'RTM_DELRULE'), (), (), (), ('src', 'table', 'priority'), (), (), (), 'has packets from an address looked up in a table of its own')
-_82 = ('sbr:2', ('container',), ('RTM_NEWROUTE', 'RTM_DELROUTE'), ('attachment',), (), (), ('dst', 'src', 'gateway', 'oif', 'prefsrc', 'priority', 'table', 'metrics.*', 'pref', 'cacheinfo'), (), (), (), 'moves the routes of the interface into these tables')
-_83 = ('CAP_NET_ADMIN', 'makes the tap device by an ioctl, and configures it')
-_84 = ('tuning:1', ('container',), ('RTM_NEWLINK', 'RTM_SETLINK'), ('attachment',), (), (), ('address', 'mtu', 'txqlen'), (), (), (), 'promisc, allmulti, mac, mtu, txQLen of the interface')
-_85 = ('tuning:sysctl:1', ('container',), 'net/*/*', 'write', 'settings of the container, such as net.core.somaxconn')
-_86 = ('tuning:sysctl:2', ('container',), 'net/*/*/*', 'write', 'settings of the container, such as net.ipv4.route.min_adv_mss')
-_87 = ('tuning:sysctl:3', ('container',), 'net/*/*/*/*', 'write', "settings of the container's links, such as net.ipv4.conf.eth0.arp_filter")
-_88 = ('master', '')
-_89 = ('vlan:1', ('host',), ('RTM_NEWLINK',), ('name:veth????????',), ('vlan',), ('netconf:master',), ('link', 'ifname', 'mtu', 'txqlen', 'net_ns_fd', 'linkinfo.kind', 'linkinfo.data.id', 'linkinfo.data.protocol'), (), (), (), 'creates it on the link that the netconf names, in the container')
-_90 = ('vrfname', '')
-_91 = ('vrf:1', ('container',), ('RTM_NEWLINK',), ('netconf:vrfname',), ('vrf',), (), ('ifname', 'mtu', 'txqlen', 'linkinfo.kind', 'linkinfo.data.table'), (), (), (), 'creates the VRF when there is none')
-_92 = ('vrf:2', ('container',), ('RTM_NEWLINK', 'RTM_SETLINK'), ('netconf:vrfname',), (), (), (), (), (), (), 'sets the VRF up')
-_93 = ('vrf:3', ('container',), ('RTM_DELLINK',), ('netconf:vrfname',), (), (), (), (), (), (), 'DEL takes the VRF away with its last port')
-_94 = ('vrf:4', ('container',), ('RTM_SETLINK',), ('attachment',), (), ('netconf:vrfname',), ('master',), (), (), (), 'puts the interface into the VRF, and out of it')
-_95 = ('vrf:5', ('container',), ('RTM_NEWADDR',), ('attachment',), (), (), ('local', 'address', 'broadcast', 'label', 'flags', 'cacheinfo'), (), (), (), 'adds addresses again that the kernel took away with the change')
-_96 = ('vrf:6', ('container',), ('RTM_NEWROUTE',), ('attachment',), (), (), ('dst', 'src', 'gateway', 'oif', 'prefsrc', 'priority', 'table', 'metrics.*', 'pref'), (), (), (), 'adds routes again, in the table of the VRF')
+_68 = ('prevResult.interfaces.name', '')
+_69 = ('portmap:1', ('host',), ('NFT_MSG_NEWTABLE',), (), (), (), ('name',), ('ip nat', 'ip6 nat'), (), (), 'has the tables that iptables keeps its rules in')
+_70 = ('portmap:2', ('host',), ('NFT_MSG_NEWCHAIN',), (), (), (), ('table', 'name', 'type', 'hook.hooknum', 'hook.priority', 'policy'), ('ip nat', 'ip6 nat'), ('PREROUTING', 'INPUT', 'OUTPUT', 'POSTROUTING'), (), 'has the chains that the kernel enters, as iptables makes them when they are not there')
+_71 = ('portmap:3', ('host',), ('NFT_MSG_NEWCHAIN', 'NFT_MSG_DELCHAIN'), (), (), (), ('table', 'name', 'handle', 'use'), ('ip nat', 'ip6 nat'), ('CNI-HOSTPORT-*', 'CNI-DN-*', 'CNI-SN-*'), (), 'keeps the chains of port mappings')
+_72 = ('portmap:4', ('host',), ('NFT_MSG_NEWRULE', 'NFT_MSG_DELRULE'), (), (), (), ('table', 'chain', 'handle', 'position', 'compat.*', 'expressions.**', 'userdata'), ('ip nat', 'ip6 nat'), ('CNI-HOSTPORT-*', 'CNI-DN-*', 'CNI-SN-*'), ('CNI-HOSTPORT-*', 'CNI-DN-*', 'CNI-SN-*'), 'rules of these chains, and the jumps to them')
+_73 = ('portmap:5', ('host',), ('NFT_MSG_NEWTABLE', 'NFT_MSG_NEWCHAIN', 'NFT_MSG_NEWRULE', 'NFT_MSG_DELRULE'), (), (), (), ('table', 'chain', 'name', 'flags', 'type', 'hook.hooknum', 'hook.priority', 'policy', 'handle', 'position', 'expressions.**', 'userdata', 'id', 'position_id'), ('ip cni_hostport', 'ip6 cni_hostport'), ('*',), (), "backend nftables: the plugins' own table")
+_74 = ('portmap:6', ('host',), ('RTM_GETROUTE',), (), (), (), ('dst', 'src', 'table'), (), (), (), 'snat: asks which link leads to the container')
+_75 = ('portmap:7', ('host',), ('RTM_GETLINK',), ('any',), (), (), ('ifname', 'ext_mask'), (), (), (), 'snat: asks for the name of that link, whichever it is')
+_76 = ('portmap:8', ('host',), ('IPCTNL_MSG_CT_GET',), (), (), (), (), (), (), (), 'finds stale connections of the UDP ports, which would go to the container that had them before')
+_77 = ('portmap:9', ('host',), ('IPCTNL_MSG_CT_DELETE',), (), (), (), ('tuple_orig.**', 'tuple_reply.**', 'tuple_master.**', 'status', 'protoinfo.**', 'help.*', 'timeout', 'mark', 'secmark', 'secctx.*', 'counters_orig.*', 'counters_reply.*', 'use', 'id', 'zone', 'timestamp.*', 'labels', 'seq_adj_orig.*', 'seq_adj_reply.*', 'synproxy.*'), (), (), (), 'ends these connections')
+_78 = ('portmap:sysctl:1', ('host',), 'net/ipv4/conf/{peer}/route_localnet', 'write', 'snat: lets 127.0.0.1 of the host reach the container')
+_79 = ('portmap:sysctl:2', ('host',), 'net/ipv4/conf/{netconf:prevResult.interfaces.name}/route_localnet', 'write', 'snat: lets 127.0.0.1 of the host reach the container, over the bridge that the plugin before has named')
+_80 = ('ptp:1', ('host',), ('RTM_NEWADDR',), ('peer',), (), (), ('local', 'address', 'broadcast', 'label', 'flags'), (), (), (), "gives the host's end the gateway's address")
+_81 = ('ptp:2', ('host',), ('RTM_NEWROUTE',), ('peer',), (), (), ('dst', 'oif', 'table'), (), (), (), "routes the container's addresses to it")
+_82 = ('sbr:1', ('container',), ('RTM_NEWRULE', 'RTM_DELRULE'), (), (), (), ('src', 'table', 'priority'), (), (), (), 'has packets from an address looked up in a table of its own')
+_83 = ('sbr:2', ('container',), ('RTM_NEWROUTE', 'RTM_DELROUTE'), ('attachment',), (), (), ('dst', 'src', 'gateway', 'oif', 'prefsrc', 'priority', 'table', 'metrics.*', 'pref', 'cacheinfo'), (), (), (), 'moves the routes of the interface into these tables')
+_84 = ('CAP_NET_ADMIN', 'makes the tap device by an ioctl, and configures it')
+_85 = ('tuning:1', ('container',), ('RTM_NEWLINK', 'RTM_SETLINK'), ('attachment',), (), (), ('address', 'mtu', 'txqlen'), (), (), (), 'promisc, allmulti, mac, mtu, txQLen of the interface')
+_86 = ('tuning:sysctl:1', ('container',), 'net/*/*', 'write', 'settings of the container, such as net.core.somaxconn')
+_87 = ('tuning:sysctl:2', ('container',), 'net/*/*/*', 'write', 'settings of the container, such as net.ipv4.route.min_adv_mss')
+_88 = ('tuning:sysctl:3', ('container',), 'net/*/*/*/*', 'write', "settings of the container's links, such as net.ipv4.conf.eth0.arp_filter")
+_89 = ('master', '')
+_90 = ('vlan:1', ('host',), ('RTM_NEWLINK',), ('name:veth????????',), ('vlan',), ('netconf:master',), ('link', 'ifname', 'mtu', 'txqlen', 'net_ns_fd', 'linkinfo.kind', 'linkinfo.data.id', 'linkinfo.data.protocol'), (), (), (), 'creates it on the link that the netconf names, in the container')
+_91 = ('vrfname', '')
+_92 = ('vrf:1', ('container',), ('RTM_NEWLINK',), ('netconf:vrfname',), ('vrf',), (), ('ifname', 'mtu', 'txqlen', 'linkinfo.kind', 'linkinfo.data.table'), (), (), (), 'creates the VRF when there is none')
+_93 = ('vrf:2', ('container',), ('RTM_NEWLINK', 'RTM_SETLINK'), ('netconf:vrfname',), (), (), (), (), (), (), 'sets the VRF up')
+_94 = ('vrf:3', ('container',), ('RTM_DELLINK',), ('netconf:vrfname',), (), (), (), (), (), (), 'DEL takes the VRF away with its last port')
+_95 = ('vrf:4', ('container',), ('RTM_SETLINK',), ('attachment',), (), ('netconf:vrfname',), ('master',), (), (), (), 'puts the interface into the VRF, and out of it')
+_96 = ('vrf:5', ('container',), ('RTM_NEWADDR',), ('attachment',), (), (), ('local', 'address', 'broadcast', 'label', 'flags', 'cacheinfo'), (), (), (), 'adds addresses again that the kernel took away with the change')
+_97 = ('vrf:6', ('container',), ('RTM_NEWROUTE',), ('attachment',), (), (), ('dst', 'src', 'gateway', 'oif', 'prefsrc', 'priority', 'table', 'metrics.*', 'pref'), (), (), (), 'adds routes again, in the table of the VRF')
 
 PROFILES: dict[str, Any] = {
     'bandwidth': (
@@ -312,9 +313,9 @@ PROFILES: dict[str, Any] = {
         'Forwards ports of the host to the container',
         'package',
         'mediated',
-        (_9,),
-        (_17, _18, _19, _20, _68, _69, _70, _71, _72, _73, _74, _75, _76,),
-        (_77, _78,),
+        (_68,),
+        (_17, _18, _19, _20, _69, _70, _71, _72, _73, _74, _75, _76, _77,),
+        (_78, _79,),
         ('/etc/alternatives', '/etc/protocols', '/etc/services', '/etc/ethertypes', '/etc/iproute2', '/etc/gai.conf', '/etc/nsswitch.conf', '/etc/hosts', '/etc/xtables', '/etc/nftables'),
         (),
         (),
@@ -331,7 +332,7 @@ PROFILES: dict[str, Any] = {
         'package',
         'mediated',
         (),
-        (_0, _1, _10, _11, _12, _13, _14, _15, _16, _17, _18, _19, _20, _21, _22, _23, _24, _25, _79, _80,),
+        (_0, _1, _10, _11, _12, _13, _14, _15, _16, _17, _18, _19, _20, _21, _22, _23, _24, _25, _80, _81,),
         (_37, _38, _39, _40, _41, _42, _43, _44, _45, _46,),
         ('/etc/resolv.conf', '/run/systemd/resolve', '/run/resolvconf', '/etc/alternatives', '/etc/protocols', '/etc/services', '/etc/ethertypes', '/etc/iproute2', '/etc/gai.conf', '/etc/nsswitch.conf', '/etc/hosts', '/etc/xtables', '/etc/nftables'),
         (),
@@ -349,7 +350,7 @@ PROFILES: dict[str, Any] = {
         'package',
         'mediated',
         (),
-        (_0, _1, _81, _82,),
+        (_0, _1, _82, _83,),
         (),
         (),
         (),
@@ -394,7 +395,7 @@ PROFILES: dict[str, Any] = {
         (),
         ('/dev/net/tun',),
         ('/run/cni/dhcp.sock',),
-        (_83,),
+        (_84,),
         120.0,
     ),
     'tuning': (
@@ -403,8 +404,8 @@ PROFILES: dict[str, Any] = {
         'package',
         'mediated',
         (),
-        (_0, _1, _84,),
-        (_85, _86, _87,),
+        (_0, _1, _85,),
+        (_86, _87, _88,),
         ('/etc/cni/tuning',),
         (),
         ('/run/cni/tuning',),
@@ -420,8 +421,8 @@ PROFILES: dict[str, Any] = {
         'Gives the container a VLAN of a link of the host',
         'package',
         'mediated',
-        (_88,),
-        (_0, _1, _10, _11, _12, _13, _60, _61, _62, _63, _64, _89,),
+        (_89,),
+        (_0, _1, _10, _11, _12, _13, _60, _61, _62, _63, _64, _90,),
         (_37, _38, _39, _40, _41, _42, _43,),
         ('/etc/resolv.conf', '/run/systemd/resolve', '/run/resolvconf'),
         (),
@@ -438,8 +439,8 @@ PROFILES: dict[str, Any] = {
         "Puts the container's interface into a VRF",
         'package',
         'mediated',
-        (_90,),
-        (_0, _1, _91, _92, _93, _94, _95, _96,),
+        (_91,),
+        (_0, _1, _92, _93, _94, _95, _96, _97,),
         (),
         (),
         (),

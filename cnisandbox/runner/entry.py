@@ -84,7 +84,9 @@ def _run(options: Options) -> NoReturn:
     level = _level(options, profile.level)
     plugin = find_plugin(options.plugin)
     if level is Level.ROOT:
-        os.execve(plugin, [plugin, *options.arguments], os.environ)  # noqa: S606 - no shell is wanted
+        # In front of the plugin stands a shim of ours, perhaps, which would begin again.
+        program = dict(options.overlays).get(plugin, plugin)
+        os.execve(program, [plugin, *options.arguments], os.environ)  # noqa: S606 - no shell is wanted
     if os.geteuid() != 0:
         raise PrivilegeNotDropped("confine plugin: only root can", "have the runtime, or sudo, execute it")
     with stage("open", "entry"):

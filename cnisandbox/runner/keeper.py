@@ -156,7 +156,10 @@ def _pump(keeper: Keeper) -> int:
             elif fd == keeper.streams.stdin_fd:
                 stdin.give()
             elif fd == keeper.channel.read_fd:
-                status = _received(keeper, Ended, _START_TIMEOUT_S).status
+                ended = _received(keeper, Ended, _START_TIMEOUT_S)
+                status = ended.status
+                if ended.notice:
+                    _write(2, f"cnisandbox: {ended.notice}\n".encode("utf-8", "replace"))
                 poll.unregister(fd)
             else:
                 outputs.take(fd)
@@ -268,13 +271,21 @@ def variables_of(data: bytes, defaults: dict[str, str]) -> dict[str, list[str]]:
         document = {}
     found: dict[str, list[str]] = {}
     for key, default in defaults.items():
-        value: object = document
-        for part in key.split("."):
-            value = value.get(part) if isinstance(value, dict) else None
-        names = value if isinstance(value, list) else [value]
+        names = _values_at(document, key.split("."))
         valid = [name for name in names[:_NAMES] if isinstance(name, str) and _is_ifname(name)]
         found[key] = valid or ([default] if default else [])
     return found
+
+
+def _values_at(value: object, path: list[str]) -> list[object]:
+    """List what stands at a path, which goes through lists."""
+    if isinstance(value, list):
+        # What stands in a result with a sandbox is a link of the container's, whatever the host calls so.
+        items = [item for item in value if not (isinstance(item, dict) and item.get("sandbox"))]
+        return [found for item in items[:_NAMES] for found in _values_at(item, path)]
+    if not path:
+        return [value]
+    return _values_at(value.get(path[0]), path[1:]) if isinstance(value, dict) else []
 
 
 def _is_ifname(name: str) -> bool:

@@ -12,7 +12,7 @@ from cnisandbox.boundary.levels import Level
 from cnisandbox.boundary.namespaces import Netns
 from cnisandbox.boundary.sandbox import ServiceUser
 from cnisandbox.boundary.state import StateDir
-from cnisandbox.boundary.view import Mount, clone_tree
+from cnisandbox.boundary.view import Mount, clone_tree, new_temporary
 from cnisandbox.errors import InvalidConfig, IoFailure, quoted, reason
 from cnisandbox.hints import NamedTuple
 from cnisandbox.profile.schema import Profile
@@ -22,6 +22,8 @@ _SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
 _DYNAMIC_LINKER = ("/etc/ld.so.cache", "/etc/alternatives")
 _DEVICES = ("/dev/null", "/dev/zero", "/dev/urandom", "/dev/random")
 _SHEBANG_BYTES = 256
+# Its own, and empty: bridge hands nft a ruleset in a file there.
+_TEMPORARY = "/tmp"  # noqa: S108 - not the host's
 
 
 class Plan(NamedTuple):
@@ -92,6 +94,7 @@ def mounts_of_view(plan: Plan, proc_fd: int, token_fd: int | None) -> tuple[Moun
     mounts += [Mount(path, is_writable=True, is_device=True) for path in _DEVICES if os.path.exists(path)]
     mounts += [Mount(item.path, is_writable=True, tree_fd=item.fd) for item in plan.state_dirs]
     mounts.append(Mount("/proc", tree_fd=proc_fd))
+    mounts.append(Mount(_TEMPORARY, is_writable=True, tree_fd=new_temporary()))
     mounts = _outermost_first(mounts)
     for path, original in plan.overlays:
         mounts.append(Mount(path, tree_fd=clone_tree(original), is_executable=True))
@@ -135,6 +138,7 @@ def rules_of_landlock(plan: Plan) -> tuple[landlock.PathRule, ...]:
     rules += [landlock.PathRule(path, landlock.READ_FILE | landlock.EXECUTE) for path in executables(plan)]
     rules += [landlock.PathRule(path, landlock.READ_FILE | landlock.WRITE_FILE) for path in _existing(_DEVICES)]
     rules += [landlock.PathRule(item.path, landlock.KEEP_STATE) for item in plan.state_dirs]
+    rules.append(landlock.PathRule(_TEMPORARY, landlock.KEEP_STATE))
     for path in _existing(profile.writable):
         rights = landlock.KEEP_STATE if os.path.isdir(path) else landlock.READ_FILE | landlock.WRITE_FILE
         rules.append(landlock.PathRule(path, rights))

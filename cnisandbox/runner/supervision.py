@@ -33,7 +33,7 @@ from cnisandbox.hints import NamedTuple, NoReturn
 from cnisandbox.monitor import notify, opener
 from cnisandbox.monitor.notify import Listener
 from cnisandbox.monitor.opener import LocalOpener, Opener, RemoteOpener
-from cnisandbox.monitor.supervisor import SYSCTL_PREFIX, Situation, Supervisor
+from cnisandbox.monitor.supervisor import READABLE_FILES, SYSCTL_PREFIX, Situation, Supervisor
 from cnisandbox.monitor.threads import CONTAINER, HOST, Threads
 from cnisandbox.monitor.world import KernelWorld
 from cnisandbox.netlink.datagram import protocol_of
@@ -67,9 +67,11 @@ class Ended(NamedTuple):
 
     Attributes:
         status: As waitpid(2) has it.
+        notice: What a person should know about the audit log; empty for nothing.
     """
 
     status: int
+    notice: str
 
 
 class Released(NamedTuple):
@@ -123,6 +125,7 @@ class _Monitor:
         self._tools = tools
         self._netns_fds: dict[str, int] = {}
         self._openers: dict[str, Opener] = {HOST: LocalOpener()}
+        self._audit = AuditLog(-1, plan.name, "", "")
         with stage("namespaces", "monitor"):
             self._proc_fd = new_procfs()
             # For looking at processes: what is opened on a mount outlives the mount's own descriptor.
@@ -149,7 +152,7 @@ class _Monitor:
         os.close(go_fd)
         self._serve(supervisor, listener_fd, worker_fd)
         _, status = os.waitpid(worker, 0)
-        self._tools.channel.send([0, Ended(status)])
+        self._tools.channel.send([0, Ended(status, self._audit.close())])
         os._exit(0)
 
     # The children.
@@ -226,9 +229,9 @@ class _Monitor:
         )
         environment = plan.environment
         container_id, ifname = (environment.container_id, environment.ifname) if environment else ("", "")
-        audit = AuditLog(tools.log_fd, plan.name, container_id, ifname, tools.log_kind)
-        listener = Listener(listener_fd, (SYSCTL_PREFIX,))
-        return Supervisor(listener, Threads(self._process_fd), situation, audit)
+        self._audit = AuditLog(tools.log_fd, plan.name, container_id, ifname, tools.log_kind)
+        listener = Listener(listener_fd, (SYSCTL_PREFIX, *READABLE_FILES))
+        return Supervisor(listener, Threads(self._process_fd), situation, self._audit)
 
     def _drop(self, held: set[int]) -> Attestation:
         plan, tools = self._plan, self._tools

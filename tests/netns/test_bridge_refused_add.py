@@ -1,7 +1,7 @@
 """An ADD that is refused takes nothing away from the attachment that was there before.
 
-    world ("host")                 blue
-      cnisandbox0 ── veth… ═══════ eth0    of container c1, network "first"
+world ("host")                 blue
+  cnisandbox0 ── veth… ═══════ eth0    of container c1, network "first"
 """
 
 from typing import Any

@@ -15,6 +15,7 @@ import pytest
 
 from cnisandbox.cli.launcher import package_directory
 from tests.boundary.trace import trace
+from tests.interop.plugin_calls import REFERENCE_DIR
 from tests.world import World
 
 NETCONF = {"cniVersion": "1.1.0", "name": "lo", "type": "loopback"}
@@ -62,10 +63,12 @@ def install(place: Path) -> None:
     subprocess.run(command, check=True, capture_output=True, timeout=60, cwd=place)
 
 
-def start(world: World, place: Path, plugin: str, verb: str, netconf: dict[str, object]) -> Started:
-    environment = {"CNI_COMMAND": verb, "CNI_CONTAINERID": "c1", "CNI_IFNAME": "lo", "CNI_PATH": str(place / "bin")}
+def start(
+    world: World, place: Path, plugin: str, verb: str, netconf: dict[str, object], directory: str = "bin"
+) -> Started:
+    environment = {"CNI_COMMAND": verb, "CNI_CONTAINERID": "c1", "CNI_IFNAME": "lo", "CNI_PATH": str(place / directory)}
     environment["CNI_NETNS"] = "/run/netns/blue"
-    launcher = str(place / "bin" / plugin)
+    launcher = str(place / directory / plugin)
     calls, stdout = trace(world, [launcher], environment, json.dumps(netconf).encode())
     before_fork = takewhile(lambda call: call.name not in FORKS, calls)
     opened = [call.text.split('"')[1] for call in before_fork if call.name == "openat"]
@@ -89,6 +92,20 @@ def test_few_files_are_opened_before_the_first_worker(world: World, package: Pat
     world.netns("blue")
     opened = start(world, package, plugin, "DEL", {**NETCONF, "type": plugin}).opened
     assert len(opened) < MOST_OPENS, "\n".join(opened)
+
+
+def test_shim_of_a_wrapped_plugin_has_a_bundle_as_well(world: World, package: Path) -> None:
+    world.netns("blue")
+    (package / "wrapped").mkdir(mode=0o755)
+    shutil.copy2(f"{REFERENCE_DIR}/loopback", package / "wrapped")
+    command = [sys.executable, "-m", "cnisandbox.cli.main", "wrap", "--bin-dir", str(package / "wrapped")]
+    subprocess.run(command, check=True, capture_output=True, timeout=60, cwd=package)
+    netconf = {**NETCONF, "cniVersion": "1.0.0"}
+    started = start(world, package, "loopback", "ADD", netconf, directory="wrapped")
+    tag = sys.implementation.cache_tag
+    assert started.byte_code == [f"bundle.{tag}.pyc", f"shim.{tag}.bundle"]
+    assert len(started.opened) < MOST_OPENS, "\n".join(started.opened)
+    assert "127.0.0.1/8" in str(started.document)
 
 
 def touch(place: Path) -> None:

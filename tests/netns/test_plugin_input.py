@@ -259,9 +259,7 @@ def test_an_add_whose_result_nobody_reads_leaves_nothing(world: World, plugin_di
     world.run(["mkfifo", "/run/result"])
     # The reader has gone before anything is written.
     script = f"exec 3<>/run/result 4>/run/result 3<&-; exec {plugin_dir}/bridge >&4"
-    done = world.run(
-        ["sh", "-c", script], stdin=json.dumps(NETCONF).encode(), env=plugins.environment("ADD"), expect=1
-    )
+    done = world.run(["sh", "-c", script], stdin=json.dumps(NETCONF).encode(), env=plugins.environment("ADD"), expect=1)
     assert b"write standard output: broken pipe" in done.stderr
     assert world.ifnames() == {"lo"}
     assert world.ifnames("blue") == {"lo"}

@@ -15,8 +15,10 @@ ipv4 = st.ip_addresses(v=4, network="10.1.2.0/27").map(str)
 ipv6 = st.ip_addresses(v=6, network="2001:db8::/123").map(str)
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text() | ipv4 | ipv6,
-    lambda inner: st.lists(inner, max_size=3)
-    | st.dictionaries(st.sampled_from(["subnet", "rangeStart", "rangeEnd", "gateway", "x"]), inner, max_size=4),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["subnet", "rangeStart", "rangeEnd", "gateway", "x"]), inner, max_size=4)
+    ),
     max_leaves=8,
 )
 
@@ -48,10 +50,7 @@ def test_one_turn_gives_each_address_once_and_no_gateway(raw: list[dict[str, str
     range_set = parsed_or_refused(raw)
     tried = list(candidates(range_set, last_reserved))
     expected = {
-        (part, number)
-        for part in range_set
-        for number in range(part.first, part.last + 1)
-        if number != part.gateway
+        (part, number) for part in range_set for number in range(part.first, part.last + 1) if number != part.gateway
     }
     assert set(tried) == expected
     assert len(tried) == len(expected)

@@ -45,6 +45,9 @@ def test_without_a_command_the_commands_are_listed(capsys: pytest.CaptureFixture
         ["install"],
         ["uninstall"],
         ["doctor", "x"],
+        ["wrap"],
+        ["unwrap"],
+        ["log", "a", "b"],
         ["net", "add\nfoo"],
     ],
 )

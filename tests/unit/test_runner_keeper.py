@@ -39,6 +39,13 @@ def test_a_key_can_lie_deeper() -> None:
     }
 
 
+def test_a_path_goes_through_lists_and_leaves_the_containers_links_out() -> None:
+    interfaces = [{"name": "br7"}, {"name": "veth1"}, {"name": "eth0", "sandbox": "/run/netns/x"}]
+    document = json.dumps({"prevResult": {"interfaces": interfaces}}).encode()
+    key = "prevResult.interfaces.name"
+    assert variables_of(document, {key: ""}) == {key: ["br7", "veth1"]}
+
+
 @pytest.mark.parametrize(
     ("path", "pid"),
     [

@@ -1,0 +1,158 @@
+"""The front end for our own plugins: a worker that has become a gate.
+
+It was confined as a worker at level hardened is: CAP_NET_ADMIN in one netns, the service user, a system call filter, a
+Landlock domain, a pid namespace. Now it runs no function of a plugin any more. It sends netlink messages that its peer
+has written, if the judge lets them pass, opens sysctls for which there is a permit, and executes nf_tables commands for
+tables and chains that are the plugins' own.
+
+Its peer, the engine, may be hostile. What the gate takes from it without a permit are names of links that the netconf
+gives, once, at the beginning; which plugin and which attachment it serves it knows from the entry.
+
+Privilege: CAP_NET_ADMIN in its netns.
+"""
+
+import _socket  # the C module: `socket` takes 3 ms to make its enums
+import errno
+import os
+import struct
+
+from cnisandbox.boundary.credentials import CAP_NET_ADMIN
+from cnisandbox.boundary.wire import Channel
+from cnisandbox.errors import BoundaryViolation, KernelRefused
+from cnisandbox.hints import NoReturn
+from cnisandbox.monitor.client import NFTABLES, OPEN, READ_SYSCTL, RECEIVE, SEND, WRITE_SYSCTL
+from cnisandbox.monitor.sender import deliver
+from cnisandbox.monitor.world import KernelWorld
+from cnisandbox.netlink.datagram import NETLINK_ROUTE
+from cnisandbox.nft.connection import run_text
+from cnisandbox.policy.judge import Judge, LinkFacts, Session
+from cnisandbox.policy.own import complaint_about_commands, permits_of, sysctls_of
+from cnisandbox.sysctl import read_raw, write_raw
+
+# What the worker was given: the container's netns, in the host's worker.
+_CONTAINER_FD = 3
+_RECEIVE_BYTES = 1 << 17
+_TIMEOUT_S = 10
+_SOL_NETLINK = 270
+_OPTIONS = (10, 11, 12)  # NETLINK_CAP_ACK, EXT_ACK, GET_STRICT_CHK
+
+
+class _GateWorld(KernelWorld):
+    """The kernel's state, as far as it can be seen from one netns."""
+
+    def __init__(self, netns: str, attachment: str) -> None:
+        super().__init__(_open_socket, {netns: -1, "container": _CONTAINER_FD}, attachment, _netns_of)
+        self._own = netns
+
+    def link(self, netns: str, ifindex: int, ifname: str) -> LinkFacts | None:
+        """Look at a link of our netns; nothing is known of the other one."""
+        return super().link(netns, ifindex, ifname) if netns == self._own else None
+
+
+def _open_socket(_netns: str, protocol: int) -> int:
+    return _socket.socket(_socket.AF_NETLINK, _socket.SOCK_RAW | _socket.SOCK_CLOEXEC, protocol).detach()
+
+
+def _netns_of(descriptor: int) -> str | None:
+    return "container" if descriptor == _CONTAINER_FD else None
+
+
+class _Gate:
+    def __init__(self, role: str, plugin: str, ifname: str, names: dict[str, list[str]]) -> None:
+        self._netns = "container" if role == "container worker" else "host"
+        self._may_use_nftables = self._netns == "host" and plugin == "bridge"
+        variables = {key: tuple(values) for key, values in names.items()}
+        session = Session(plugin, ifname, variables)
+        world = _GateWorld(self._netns, ifname)
+        self._judge = Judge(permits_of(plugin), sysctls_of(plugin), session, world)
+        self._sockets: dict[int, _socket.socket] = {}
+
+    def answer(self, request: object) -> object:
+        """Do what a request says.
+
+        Raises:
+            OSError: it was refused, by the judge or by the kernel.
+            BoundaryViolation: it has no known shape.
+        """
+        match request:
+            case [int(op), int(protocol)] if op == OPEN:
+                return self._open(protocol)
+            case [int(op), int(protocol), bytes(data)] if op == SEND:
+                return self._send(protocol, data)
+            case [int(op), int(protocol)] if op == RECEIVE:
+                return self._receive(protocol)
+            case [int(op), str(path)] if op == READ_SYSCTL:
+                self._require_sysctl(path, is_write=False)
+                return read_raw(path)
+            case [int(op), str(path), bytes(data)] if op == WRITE_SYSCTL:
+                self._require_sysctl(path, is_write=True)
+                return write_raw(path, data)
+            case [int(op), str(text)] if op == NFTABLES and self._may_use_nftables:
+                return self._run_nftables(text)
+        raise BoundaryViolation("ask gate: the request has no known shape")
+
+    def _open(self, protocol: int) -> int:
+        if protocol != NETLINK_ROUTE:
+            raise OSError(errno.EPERM, f"netlink protocol {protocol}")
+        if protocol not in self._sockets:
+            endpoint = _socket.socket(_socket.AF_NETLINK, _socket.SOCK_RAW | _socket.SOCK_CLOEXEC, protocol)
+            for option in _OPTIONS:
+                endpoint.setsockopt(_SOL_NETLINK, option, 1)
+            endpoint.setsockopt(_socket.SOL_SOCKET, _socket.SO_RCVTIMEO, struct.pack("=qq", _TIMEOUT_S, 0))
+            endpoint.bind((0, 0))
+            self._sockets[protocol] = endpoint
+        return int(self._sockets[protocol].getsockname()[0])
+
+    def _endpoint(self, protocol: int) -> _socket.socket:
+        if protocol not in self._sockets:
+            raise BoundaryViolation("ask gate: it has not opened that socket")
+        return self._sockets[protocol]
+
+    def _send(self, protocol: int, data: bytes) -> int:
+        verdict = self._judge.judge(self._netns, protocol, data)
+        deliver(self._endpoint(protocol).fileno(), verdict, 1 << CAP_NET_ADMIN)
+        if verdict.is_permitted:
+            self._judge.after_send(verdict)
+        return len(data)
+
+    def _receive(self, protocol: int) -> bytes:
+        while True:
+            data, _, flags, sender = self._endpoint(protocol).recvmsg(_RECEIVE_BYTES)
+            if flags & _socket.MSG_TRUNC:
+                raise OSError(errno.EMSGSIZE, "the kernel's answer is too long")
+            if sender[0] == 0:  # TRUST: any process of the netns may send to our port; the kernel's port is 0
+                return data
+
+    def _require_sysctl(self, path: str, *, is_write: bool) -> None:
+        record = self._judge.judge_sysctl(self._netns, f"net/{path}", is_write)
+        if not record.permit:
+            raise OSError(errno.EACCES, f"net/{path}: {record.reason}")
+
+    def _run_nftables(self, text: str) -> str:
+        found = complaint_about_commands(text)
+        if found:
+            raise OSError(errno.EPERM, f"nf_tables: {found}")
+        return run_text(text)
+
+
+def serve(channel: Channel, role: str, plugin: str, ifname: str, names: dict[str, list[str]]) -> NoReturn:
+    """Be a gate until the peer has gone, or breaks the protocol.
+
+    Args:
+        channel: Our end of its pipes.
+        role: "host worker" or "container worker".
+        plugin: Which plugin is served.
+        ifname: CNI_IFNAME.
+        names: Netconf key to names of links, as the peer says.
+    """
+    gate = _Gate(role, plugin, ifname, names)
+    channel.send([0, None])
+    while True:
+        try:
+            request = channel.receive()
+            answer: list[object] = [0, gate.answer(request)]
+        except BoundaryViolation:
+            os._exit(2)
+        except (OSError, KernelRefused) as error:
+            answer = [error.errno or errno.EIO, str(error.strerror if isinstance(error, OSError) else error)]
+        channel.send(answer)
