@@ -383,6 +383,11 @@ class Sandbox:
         self._worker: Worker | None = None
 
     def __enter__(self) -> Sandbox:
+        if self._level is Level.MEDIATED:
+            raise IsolationUnavailable(
+                "enter sandbox: at level mediated there are no permits for functions of others",
+                "use Level.HARDENED, or make a plugin of them and a profile, and run it with cnisandbox exec",
+            )
         user = service_user()
         own_namespaces = namespaces.inodes()
         netns = None if self._netns_path is None else _open_for_library(self._netns_path)

