@@ -342,7 +342,9 @@ def _be_arena(
         os._exit(0)  # process 1: everything else in the arena dies with it
 
 
-def _attack_worker(arena: Arena, subject: str, level: Level, name: str, judge: Callable[[Arena], bool]) -> Outcome:
+def _attack_worker(
+    arena: Arena, subject: str, level: Level, name: str, judge: Callable[[Arena], bool]
+) -> Outcome:
     if subject == LIBRARY:
         box = Sandbox("/run/netns/blue", level).__enter__()
         worker = box._entered()

@@ -29,7 +29,7 @@ def _run_script(script: str, level: Level) -> Finished:
         os.close(left_open)
 
 
-_LIST_DESCRIPTORS = 'for fd in {0..63}; do if eval "true <&$fd || true >&$fd"; then echo $fd; fi; done'
+_LIST_DESCRIPTORS = "for fd in {0..63}; do if eval \"true <&$fd || true >&$fd\"; then echo $fd; fi; done"
 
 
 def test_program_finds_only_its_three_pipes_open(outer_world: World) -> None:
