@@ -81,7 +81,6 @@ def test_accepting_losses_excuses_no_failure(blue: World, plugin_dir: str, name:
 @pytest.mark.parametrize(
     ("sandbox", "code", "begins"),
     [
-        ({"level": "mediated"}, 2, "sandbox.level: 'mediated'"),
         ({"level": "netadmin"}, 7, "sandbox.level: 'netadmin'"),
         ({"level": "root"}, 7, "sandbox.level: 'root'"),
         ({"level": "Hardened"}, 7, "sandbox.level: 'Hardened'"),
@@ -99,7 +98,19 @@ def test_a_netconf_cannot_choose_a_weaker_level(
     assert not is_up(blue)
 
 
-@pytest.mark.parametrize("level", ["root", "netadmin", "hardened"])
+def test_a_netconf_may_ask_for_more_than_the_call_has(blue: World, plugin_dir: str) -> None:
+    done = add_loopback(blue, plugin_dir, {"sandbox": {"level": "mediated"}})
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert is_up(blue)
+
+
+@pytest.mark.parametrize("level", ["root", "netadmin"])
+def test_a_netconf_cannot_ask_for_mediated_where_the_call_measures(blue: World, plugin_dir: str, level: str) -> None:
+    done = add_loopback(blue, plugin_dir, {"sandbox": {"level": "mediated"}}, CNISANDBOX_LEVEL=level)
+    assert error_of(done)["code"] == 7
+
+
+@pytest.mark.parametrize("level", ["root", "netadmin", "hardened", "mediated"])
 def test_a_netconf_may_insist_on_the_level_of_the_call(blue: World, plugin_dir: str, level: str) -> None:
     done = add_loopback(blue, plugin_dir, {"sandbox": {"level": level}}, CNISANDBOX_LEVEL=level)
     assert (done.returncode, done.stderr) == (0, b"")
@@ -112,4 +123,7 @@ def test_a_netconf_that_insists_on_hardened_is_not_served_by_less(blue: World, p
 
 def test_an_unknown_level_of_the_call_is_refused(blue: World, plugin_dir: str) -> None:
     error = error_of(add_loopback(blue, plugin_dir, {}, CNISANDBOX_LEVEL="none"))
-    assert (error["code"], error["msg"]) == (4, "CNISANDBOX_LEVEL: 'none' is not one of root, netadmin, hardened")
+    assert (error["code"], error["msg"]) == (
+        4,
+        "CNISANDBOX_LEVEL: 'none' is not one of root, netadmin, hardened, mediated",
+    )

@@ -86,9 +86,10 @@ def test_an_ifname_that_the_kernel_takes_is_read(value: str) -> None:
     assert read_environment({**COMPLETE, "CNI_IFNAME": value}).ifname == value
 
 
-@pytest.mark.parametrize("value", ["mediated", "ROOT", "none", "hardened ", "0"])
+@pytest.mark.parametrize("value", ["MEDIATED", "ROOT", "none", "hardened ", "0"])
 def test_an_unknown_level_is_refused_and_not_lowered(value: str) -> None:
-    assert refusal(CNISANDBOX_LEVEL=value).msg == f"CNISANDBOX_LEVEL: {value!r} is not one of root, netadmin, hardened"
+    levels = "root, netadmin, hardened, mediated"
+    assert refusal(CNISANDBOX_LEVEL=value).msg == f"CNISANDBOX_LEVEL: {value!r} is not one of {levels}"
 
 
 @pytest.mark.parametrize("level", list(Level))

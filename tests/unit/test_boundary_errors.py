@@ -15,8 +15,8 @@ def leaf_classes(base: type[CniError] = CniError) -> list[type[CniError]]:
 
 
 PLAIN = [cls for cls in leaf_classes() if cls not in (KernelRefused, DelegateFailed)]
-# What only the engine raises, from bytes that only it reads.
-OF_THE_ENGINE = {errors.IncompatibleVersion, errors.UndecodableInput}
+# What only the engine raises, from bytes that only it reads, or the entry, from a profile.
+OF_THE_ENGINE = {errors.IncompatibleVersion, errors.UndecodableInput, errors.ProfileError}
 
 
 def crossed(error: CniError) -> CniError:
