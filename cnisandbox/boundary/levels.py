@@ -1,7 +1,7 @@
 """How much is taken away from a worker: the levels, as data.
 
-Each level contains all of the one before it. The fourth level, mediated (no capability at all, behind a netlink
-reference monitor), is not built yet; asking for it is refused, never lowered.
+Each level contains all of the one before it. At mediated no process that runs a plugin's code has a capability; who
+acts for it, a gate or a monitor, is confined as a worker at hardened is.
 
 Source: docs/design.md, section "Levels".
 """

@@ -24,7 +24,7 @@ from cnisandbox.monitor.client import NFTABLES, OPEN, READ_SYSCTL, RECEIVE, SEND
 from cnisandbox.monitor.sender import deliver
 from cnisandbox.monitor.world import KernelWorld
 from cnisandbox.netlink.datagram import NETLINK_ROUTE
-from cnisandbox.nft.connection import run_text
+from cnisandbox.nft.connection import rules_of, run_text
 from cnisandbox.policy.judge import Judge, LinkFacts, Session
 from cnisandbox.policy.own import complaint_about_commands, permits_of, sysctls_of
 from cnisandbox.sysctl import read_raw, write_raw
@@ -55,6 +55,11 @@ def _open_socket(_netns: str, protocol: int) -> int:
 
 def _netns_of(descriptor: int) -> str | None:
     return "container" if descriptor == _CONTAINER_FD else None
+
+
+def _rule_at(family: str, table: str, chain: str, handle: int) -> object:
+    rules = rules_of(family, table, chain) or []
+    return next((rule["expr"] for rule in rules if rule["handle"] == handle), None)
 
 
 class _Gate:
@@ -129,7 +134,7 @@ class _Gate:
             raise OSError(errno.EACCES, f"net/{path}: {record.reason}")
 
     def _run_nftables(self, text: str) -> str:
-        found = complaint_about_commands(text)
+        found = complaint_about_commands(text, _rule_at)
         if found:
             raise OSError(errno.EPERM, f"nf_tables: {found}")
         return run_text(text)

@@ -7,9 +7,12 @@ Privilege: none.
 """
 
 import json
+from collections.abc import Callable
 
 from cnisandbox.policy.patterns import matches_any
 from cnisandbox.policy.permit import Permit, SysctlPermit
+
+RuleAt = Callable[[str, str, str, int], object]
 
 _HOST, _CONTAINER = ("host",), ("container",)
 _BRIDGE, _PORT = "netconf:bridge", "netconf:host"
@@ -130,6 +133,8 @@ _CHAINS = {
     ("ip6", "nat"): ("CNI-*",),
 }
 _BASE_CHAINS = {("bridge", "nat"): ("PREROUTING",)}
+# What a rule may hold besides its jump: libnftables calls an extension of iptables "xt", such as its comment.
+_LOOKING_EXPRESSIONS = ("match", "counter", "xt")
 _CHANGES = ("add", "create", "delete", "flush", "insert", "replace", "destroy")
 
 
@@ -143,15 +148,16 @@ def sysctls_of(plugin: str) -> tuple[SysctlPermit, ...]:
     return _SYSCTLS.get(plugin, ())
 
 
-def complaint_about_commands(text: str) -> str:
+def complaint_about_commands(text: str, rule_at: RuleAt) -> str:
     """Say what of some nf_tables commands is not for our plugins; empty for nothing.
 
     Args:
         text: As libnftables-json(5) describes; any text.
+        rule_at: Looks at what stands in a rule, by family, table, chain and handle; None for no rule.
     """
     try:
         commands = json.loads(text)["nftables"]
-        found = [_complaint(verb, kind, what) for command in commands for verb, kind, what in _parts(command)]
+        found = [_complaint(verb, kind, what, rule_at) for command in commands for verb, kind, what in _parts(command)]
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return "these are no commands"
     return next((complaint for complaint in found if complaint), "")
@@ -161,7 +167,7 @@ def _parts(command: dict[str, dict[str, dict[str, object]]]) -> list[tuple[str, 
     return [(verb, kind, what) for verb, objects in command.items() for kind, what in objects.items()]
 
 
-def _complaint(verb: str, kind: str, what: dict[str, object]) -> str:
+def _complaint(verb: str, kind: str, what: dict[str, object], rule_at: RuleAt) -> str:
     if verb == "list":
         return "" if kind in ("chain", "chains", "map", "table") else f"list {kind}"
     if verb not in _CHANGES or kind not in ("table", "chain", "rule", "map", "set", "element"):
@@ -178,8 +184,10 @@ def _complaint(verb: str, kind: str, what: dict[str, object]) -> str:
         return ""
     if kind == "chain" and verb == "add" and chain in _BASE_CHAINS.get(key, ()):
         return "" if what.get("policy", "accept") == "accept" else f"policy {what['policy']}"
-    if kind == "rule" and verb == "delete" and isinstance(what.get("handle"), int):
-        return ""
+    handle = what.get("handle")
+    if kind == "rule" and verb == "delete" and isinstance(handle, int):
+        there = rule_at(*key, chain, handle)  # where none is, the kernel says so
+        return "" if there is None or _only_jumps(there, _CHAINS[key]) else f"rule {handle} of chain {chain}"
     if kind == "rule" and verb in ("add", "insert") and _only_jumps(what.get("expr"), _CHAINS[key]):
         return ""
     return f"{verb} {kind} {chain} of table {family} {table}"
@@ -193,6 +201,6 @@ def _only_jumps(expressions: object, chains: tuple[str, ...]) -> bool:
         for name, content in expression.items():
             if name == "jump":
                 targets.append(str(content.get("target", "")))
-            elif name != "match":
+            elif name not in _LOOKING_EXPRESSIONS:
                 return False
     return len(targets) == 1 and matches_any(targets[0], chains)

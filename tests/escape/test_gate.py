@@ -253,6 +253,20 @@ def test_tables_of_others_are_refused(world: World, items: list[dict[str, Any]])
     assert world.nft_ruleset() == [] or "filter" not in str(world.nft_ruleset())
 
 
+def test_a_rule_of_others_in_a_shared_chain_stays(world: World) -> None:
+    prepare(world)
+    world.run(["nft", "add table ip nat; add chain ip nat POSTROUTING { type nat hook postrouting priority 100; }"])
+    world.run(["nft", "add chain ip nat CNI-1; add rule ip nat POSTROUTING masquerade"])
+    world.run(["nft", "add rule ip nat POSTROUTING ip saddr 10.0.0.1 jump CNI-1"])
+    rules = [item["rule"] for item in world.nft_ruleset() if "rule" in item]
+    others, ours = (rule["handle"] for rule in rules if rule["chain"] == "POSTROUTING")
+    at = {"family": "ip", "table": "nat", "chain": "POSTROUTING"}
+    assert world.call(ask, HOST, NFTABLES, commands({"delete": {"rule": {**at, "handle": others}}})) == errno.EPERM
+    assert world.call(ask, HOST, NFTABLES, commands({"delete": {"rule": {**at, "handle": ours}}})) == 0
+    left = [item["rule"]["handle"] for item in world.nft_ruleset() if "rule" in item]
+    assert left == [others]
+
+
 def test_tables_of_ours_are_made(world: World) -> None:
     """The control."""
     prepare(world)
