@@ -225,7 +225,8 @@ def _fork_workers(
     """
     level, title = environment.level, f"[{name} {environment.ifname}]"
     # At mediated they become gates, which are what a worker at hardened is.
-    network_level = Level.HARDENED if level is Level.MEDIATED else level
+    is_gate_only = level is Level.MEDIATED
+    network_level = Level.HARDENED if is_gate_only else level
     host = container = delegate = None
     with stage("fork", "entry"):
         pid_namespaces = namespaces.NewPidNamespaces()
@@ -241,13 +242,16 @@ def _fork_workers(
     if needs.container and netns is not None:
         wanted = network_worker("container worker", network_level, user, netns)
         gate = needs.gate("container worker", environment.ifname) if needs.gate else None
-        container = spawn(wanted, own_namespaces, None, netns.inode, pid_namespaces, title, gate)
+        container = spawn(
+            wanted, own_namespaces, None, netns.inode, pid_namespaces, title, gate, is_gate_only=is_gate_only
+        )
     if needs.host:
         protocols = (NETLINK_ROUTE, NETLINK_NETFILTER) if needs.is_nft_user else (NETLINK_ROUTE,)
         wanted = network_worker("host worker", network_level, user, None, protocols)
         gate = needs.gate("host worker", environment.ifname) if needs.gate else None
         # The host worker has CAP_NET_ADMIN where all links of the host are; the container's netns is no more than that.
-        host = spawn(wanted, own_namespaces, netns.fd if netns else None, None, pid_namespaces, title, gate)
+        given_fd = netns.fd if netns else None
+        host = spawn(wanted, own_namespaces, given_fd, None, pid_namespaces, title, gate, is_gate_only=is_gate_only)
     pid_namespaces.close()
     if netns is not None:
         namespaces.close_netns(netns)

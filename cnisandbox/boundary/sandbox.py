@@ -181,6 +181,8 @@ def spawn(
     pid_namespaces: namespaces.NewPidNamespaces | None = None,
     title: str = "",
     become_gate: service.BecomeGate | None = None,
+    *,
+    is_gate_only: bool = False,
 ) -> Worker:
     """Fork a worker, which then confines itself while we go on.
 
@@ -192,6 +194,7 @@ def spawn(
         pid_namespaces: Where pid namespaces come from; None leaves the worker in ours.
         title: What the process list shows behind the role.
         become_gate: What it does when it is told to be a gate.
+        is_gate_only: Whether it does nothing else.
 
     Returns:
         The worker; whether it was confined shows in `Worker.attest`.
@@ -211,7 +214,7 @@ def spawn(
             theirs.close()
             raise
         if pid == 0:
-            _be_worker(wanted, theirs, given_fd, title, become_gate)
+            _be_worker(wanted, theirs, given_fd, title, become_gate, is_gate_only=is_gate_only)
     theirs.close()
     descriptors = (_REQUESTS_FD, _ANSWERS_FD, _NULL_FD, *(() if given_fd is None else (GIVEN_FD,)))
     mask = sum(1 << capability for capability in wanted.capabilities)
@@ -255,6 +258,8 @@ def _be_worker(
     given_fd: int | None,
     title: str,
     become_gate: service.BecomeGate | None,
+    *,
+    is_gate_only: bool,
 ) -> NoReturn:
     """Live as a worker; never returns, and never lets an exception out into the parent's code."""
     try:
@@ -276,7 +281,8 @@ def _be_worker(
             channel.send(service.describe_error(defect))
             os._exit(1)
         service.send_attestation(channel, attestation)
-        service.serve(channel, is_delegate=wanted.role == DELEGATE_ROLE, become_gate=become_gate)
+        is_delegate = wanted.role == DELEGATE_ROLE
+        service.serve(channel, is_delegate=is_delegate, become_gate=become_gate, is_gate_only=is_gate_only)
     finally:
         # Reached only by an exception that is a defect of ours: the parent sees the channel end.
         os._exit(1)

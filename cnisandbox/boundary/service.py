@@ -43,13 +43,16 @@ BecomeGate = Callable[[Channel, dict[str, list[str]]], NoReturn]
 _GATE = "gate"
 
 
-def serve(channel: Channel, *, is_delegate: bool, become_gate: BecomeGate | None = None) -> NoReturn:
+def serve(
+    channel: Channel, *, is_delegate: bool, become_gate: BecomeGate | None = None, is_gate_only: bool = False
+) -> NoReturn:
     """Answer calls until the other end is closed; any breach of the protocol ends the process.
 
     Args:
         channel: Our end.
         is_delegate: Whether this is the delegate worker, which has other functions than all others.
         become_gate: What to do when the first request says that this is to be a gate, for good.
+        is_gate_only: Whether the first request must say so: no function is ever run.
 
     The peer asks for a position in a table that both sides have had since the fork, with values that are checked
     against the annotations here; there is no other request.
@@ -63,6 +66,9 @@ def serve(channel: Channel, *, is_delegate: bool, become_gate: BecomeGate | None
         match request:
             case [str(word), dict(names)] if is_first and word == _GATE and become_gate is not None:
                 become_gate(channel, check(names, dict[str, list[str]], "names"))
+        # TRUST: a peer that was taken over while it read the netconf would not ask for a gate.
+        if is_gate_only:
+            os._exit(2)
         is_first = False
         index, arguments = _checked_request(request, is_delegate)
         try:

@@ -33,6 +33,8 @@ from cnisandbox.sysctl import read_raw, write_raw
 _CONTAINER_FD = 3
 _RECEIVE_BYTES = 1 << 17
 _TIMEOUT_S = 10
+# LIMIT: names of links for one key; the bridge plugin gives four.
+_NAMES = 16
 _SOL_NETLINK = 270
 _OPTIONS = (10, 11, 12)  # NETLINK_CAP_ACK, EXT_ACK, GET_STRICT_CHK
 
@@ -58,15 +60,27 @@ def _netns_of(descriptor: int) -> str | None:
 
 
 def _rule_at(family: str, table: str, chain: str, handle: int) -> object:
-    rules = rules_of(family, table, chain) or []
-    return next((rule["expr"] for rule in rules if rule["handle"] == handle), None)
+    """Look at what stands in a rule.
+
+    Raises:
+        OSError: ENOENT: it is not there (any more).
+    """
+    for rule in rules_of(family, table, chain) or []:
+        if rule["handle"] == handle:
+            return rule["expr"]
+    # ORDER: refused here, or a number that is given to a rule only from now on would pass.
+    raise OSError(errno.ENOENT, f"Error: Could not process rule: {os.strerror(errno.ENOENT)}")
 
 
 class _Gate:
     def __init__(self, role: str, plugin: str, ifname: str, names: dict[str, list[str]]) -> None:
         self._netns = "container" if role == "container worker" else "host"
         self._may_use_nftables = self._netns == "host" and plugin == "bridge"
-        variables = {key: tuple(values) for key, values in names.items()}
+        # TRUST: below /proc/sys/net these two stand for every link; the kernel gives no link such a name.
+        variables = {
+            key: tuple(name for name in values[:_NAMES] if name not in ("all", "default"))
+            for key, values in names.items()
+        }
         session = Session(plugin, ifname, variables)
         world = _GateWorld(self._netns, ifname)
         self._judge = Judge(permits_of(plugin), sysctls_of(plugin), session, world)

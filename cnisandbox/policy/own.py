@@ -123,8 +123,8 @@ _SYSCTLS = {
     )
 }
 
-# Tables, and the chains in them that are the plugins' own; in others a rule may only be deleted by its handle, or be a
-# jump to one of these.
+# Tables, and the chains in them that are the plugins' own; in others a rule may be deleted only if it jumps to one of
+# these, and be made only so.
 _CHAINS = {
     ("inet", "cnisandbox_masquerade"): ("*",),
     ("bridge", "nat"): ("cni-br-iface-*",),
@@ -132,10 +132,30 @@ _CHAINS = {
     ("ip", "nat"): ("CNI-*",),
     ("ip6", "nat"): ("CNI-*",),
 }
-_BASE_CHAINS = {("bridge", "nat"): ("PREROUTING",)}
+# What a rule may do, by table. In tables that are not listed (the reference's) nothing is made, only deleted.
+_STATEMENTS = {
+    ("inet", "cnisandbox_masquerade"): ("match", "return", "goto", "vmap", "masquerade"),
+    ("bridge", "nat"): ("match", "return", "jump", "drop"),
+}
+# Base chains, exactly as they are made: another hook or policy would be for the traffic of the whole host.
+_BASE_CHAINS: dict[tuple[str, str], dict[str, object]] = {
+    ("inet", "cnisandbox_masquerade"): {
+        "name": "postrouting", "type": "nat", "hook": "postrouting", "prio": 100, "policy": "accept"
+    },
+    ("bridge", "nat"): {
+        "name": "PREROUTING", "type": "filter", "hook": "prerouting", "prio": -300, "policy": "accept"
+    },
+}  # fmt: skip
+_NAMED = {
+    "table": {"family", "name"},
+    "chain": {"family", "table", "name"},
+    "rule": {"family", "table", "chain", "expr", "comment", "handle"},
+    "map": {"family", "table", "name", "type", "map"},
+    "element": {"family", "table", "name", "elem"},
+}
 # What a rule may hold besides its jump: libnftables calls an extension of iptables "xt", such as its comment.
 _LOOKING_EXPRESSIONS = ("match", "counter", "xt")
-_CHANGES = ("add", "create", "delete", "flush", "insert", "replace", "destroy")
+_MAKES = ("add", "create", "insert")
 
 
 def permits_of(plugin: str) -> tuple[Permit, ...]:
@@ -153,54 +173,98 @@ def complaint_about_commands(text: str, rule_at: RuleAt) -> str:
 
     Args:
         text: As libnftables-json(5) describes; any text.
-        rule_at: Looks at what stands in a rule, by family, table, chain and handle; None for no rule.
+        rule_at: Looks at what stands in a rule, by family, table, chain and handle; what it raises is passed on.
     """
     try:
         commands = json.loads(text)["nftables"]
-        found = [_complaint(verb, kind, what, rule_at) for command in commands for verb, kind, what in _parts(command)]
+        found = [
+            _complaint(verb, kind, what, rule_at)
+            for command in commands
+            for verb, objects in command.items()
+            for kind, what in objects.items()
+        ]
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return "these are no commands"
     return next((complaint for complaint in found if complaint), "")
 
 
-def _parts(command: dict[str, dict[str, dict[str, object]]]) -> list[tuple[str, str, dict[str, object]]]:
-    return [(verb, kind, what) for verb, objects in command.items() for kind, what in objects.items()]
-
-
 def _complaint(verb: str, kind: str, what: dict[str, object], rule_at: RuleAt) -> str:
     if verb == "list":
         return "" if kind in ("chain", "chains", "map", "table") else f"list {kind}"
-    if verb not in _CHANGES or kind not in ("table", "chain", "rule", "map", "set", "element"):
+    if verb not in (*_MAKES, "delete", "flush") or kind not in _NAMED:
         return f"{verb} {kind}"
-    family, table = what.get("family"), what.get("name" if kind == "table" else "table")
-    key = (str(family), str(table))
-    if key not in _CHAINS:
-        return f"table {family} {table}"
+    family, table = str(what.get("family")), str(what.get("name" if kind == "table" else "table"))
+    key = (family, table)
+    where = f"{verb} {kind} of table {family} {table}"
+    if key not in _CHAINS or (verb == "flush" and kind != "chain"):
+        return where
+    base = {name: value for name, value in what.items() if name not in ("family", "table")}
+    if kind == "chain" and verb == "add" and base == _BASE_CHAINS.get(key):
+        return ""
+    if what.keys() - _NAMED[kind]:
+        return f"{where}: {min(what.keys() - _NAMED[kind])}"
+    if verb in _MAKES and key not in _STATEMENTS:
+        return where
     is_ours = _CHAINS[key] == ("*",)
-    if is_ours or (kind == "table" and verb == "add"):
-        return ""
-    chain = str(what.get("name" if kind == "chain" else "chain", ""))
-    if kind in ("chain", "rule") and matches_any(chain, _CHAINS[key]):
-        return ""
-    if kind == "chain" and verb == "add" and chain in _BASE_CHAINS.get(key, ()):
-        return "" if what.get("policy", "accept") == "accept" else f"policy {what['policy']}"
+    if kind in ("table", "map", "element"):
+        is_plain = kind != "element" or verb not in _MAKES or _only_goes(what.get("elem"))
+        return "" if (is_ours or (kind == "table" and verb == "add")) and is_plain else where
+    chain = what.get("name" if kind == "chain" else "chain")
+    if not isinstance(chain, str):
+        return where
+    if kind == "chain":
+        return "" if matches_any(chain, _CHAINS[key]) else f"{where}: {chain}"
+    return "" if _is_rule_passed(verb, what, key, chain, rule_at) else f"{where}: a rule of {chain}"
+
+
+def _is_rule_passed(verb: str, what: dict[str, object], key: tuple[str, str], chain: str, rule_at: RuleAt) -> bool:
+    is_own_chain = matches_any(chain, _CHAINS[key])
     handle = what.get("handle")
-    if kind == "rule" and verb == "delete" and isinstance(handle, int):
-        there = rule_at(*key, chain, handle)  # where none is, the kernel says so
-        return "" if there is None or _only_jumps(there, _CHAINS[key]) else f"rule {handle} of chain {chain}"
-    if kind == "rule" and verb in ("add", "insert") and _only_jumps(what.get("expr"), _CHAINS[key]):
-        return ""
-    return f"{verb} {kind} {chain} of table {family} {table}"
-
-
-def _only_jumps(expressions: object, chains: tuple[str, ...]) -> bool:
-    if not isinstance(expressions, list):
+    if verb == "delete":
+        if not isinstance(handle, int):
+            return False
+        return is_own_chain or _only_jumps(rule_at(*key, chain, handle), key)
+    if handle is not None or "expr" not in what:
         return False
-    targets = []
-    for expression in expressions:
-        for name, content in expression.items():
-            if name == "jump":
-                targets.append(str(content.get("target", "")))
-            elif name not in _LOOKING_EXPRESSIONS:
-                return False
-    return len(targets) == 1 and matches_any(targets[0], chains)
+    if not is_own_chain:
+        return _only_jumps(what["expr"], key)
+    return all(_is_statement_passed(name, content, _STATEMENTS[key], key) for name, content in _pairs(what["expr"]))
+
+
+def _only_jumps(statements: object, key: tuple[str, str]) -> bool:
+    """Say whether a rule does no more than to go on in a chain of ours."""
+    acting = [pair for pair in _pairs(statements) if pair[0] not in _LOOKING_EXPRESSIONS]
+    return len(acting) == 1 and acting[0][0] == "jump" and _leads_to_ours(acting[0][1], key)
+
+
+def _is_statement_passed(name: str, content: object, permitted: tuple[str, ...], key: tuple[str, str]) -> bool:
+    if name not in permitted:
+        return False
+    if name == "vmap":  # by a map of ours; one that is written here could drop
+        return isinstance(content, dict) and isinstance(content.get("data"), str)
+    return name not in ("jump", "goto") or _leads_to_ours(content, key)
+
+
+def _leads_to_ours(content: object, key: tuple[str, str]) -> bool:
+    return isinstance(content, dict) and matches_any(str(content.get("target", "")), _CHAINS[key])
+
+
+def _pairs(statements: object) -> list[tuple[str, object]]:
+    """List the statements of a rule.
+
+    Raises:
+        TypeError: it has no list of them.
+    """
+    if not isinstance(statements, list) or not all(isinstance(statement, dict) for statement in statements):
+        raise TypeError
+    return [pair for statement in statements for pair in statement.items()]
+
+
+def _only_goes(elements: object) -> bool:
+    """Say whether elements of a map lead to chains and nowhere else."""
+    if not isinstance(elements, list):
+        return False
+    return all(
+        isinstance(element, list) and len(element) == 2 and isinstance(element[1], dict) and set(element[1]) == {"goto"}
+        for element in elements
+    )

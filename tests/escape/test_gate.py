@@ -21,8 +21,10 @@ from cnisandbox.boundary import namespaces
 from cnisandbox.boundary.levels import Level
 from cnisandbox.boundary.sandbox import NETLINK_NETFILTER, NETLINK_ROUTE, network_worker, service_user, spawn
 from cnisandbox.boundary.wire import Channel
+from cnisandbox.errors import BoundaryViolation
 from cnisandbox.monitor import gate
 from cnisandbox.monitor.client import NFTABLES, WRITE_SYSCTL, Gate, GateSocket
+from cnisandbox.netlink.links import delete_link_by_index
 from tests.escape.hostile_plugin import (
     CREATE,
     DELLINK,
@@ -211,8 +213,6 @@ def test_a_descriptor_of_anything_else_names_no_netns(world: World) -> None:
 
 def ask(role: str, *request: object) -> int:
     """Ask a gate for something; returns the errno of its refusal, 0 when it does it, -1 when it ends instead."""
-    from cnisandbox.errors import BoundaryViolation
-
     with gate_of(role) as through:
         try:
             through.ask(*request)
@@ -284,3 +284,115 @@ def test_a_breach_of_the_protocol_ends_the_gate(world: World, request_: list[obj
 def test_the_containers_gate_speaks_no_nftables(world: World) -> None:
     prepare(world)
     assert world.call(ask, CONTAINER, NFTABLES, commands()) == -1
+
+
+OURS = {"family": "inet", "name": "cnisandbox_masquerade"}
+NAT = {"family": "ip", "table": "nat"}
+
+
+def chain_of_ours(**base: object) -> dict[str, Any]:
+    return {"add": {"chain": {"family": "inet", "table": OURS["name"], "name": "x", **base}}}
+
+
+def rule_of_ours(*statements: dict[str, Any]) -> dict[str, Any]:
+    return {"add": {"rule": {"family": "inet", "table": OURS["name"], "chain": "x", "expr": list(statements)}}}
+
+
+HOSTILE_COMMANDS: dict[str, list[dict[str, Any]]] = {
+    "drop-all-that-comes-in": [chain_of_ours(type="filter", hook="input", prio=-300, policy="drop")],
+    "send-the-hosts-traffic-elsewhere": [
+        chain_of_ours(type="nat", hook="prerouting", prio=-100, policy="accept"),
+        rule_of_ours({"dnat": {"family": "ip", "addr": "192.0.2.1"}}),
+    ],
+    "drop-in-a-chain-of-ours": [chain_of_ours(), rule_of_ours({"drop": None})],
+    "base-chain-under-a-name-of-ours": [
+        {"add": {"chain": {**NAT, "name": "CNI-y", "type": "filter", "hook": "output", "prio": 0, "policy": "drop"}}}
+    ],
+    "jump-from-a-chain-of-another": [
+        {"add": {"chain": {**NAT, "name": "CNI-x"}}},
+        {"add": {"rule": {**NAT, "chain": "CNI-x", "expr": [{"dnat": {"addr": "192.0.2.1"}}]}}},
+        {"insert": {"rule": {**NAT, "chain": "OTHER", "expr": [{"jump": {"target": "CNI-x"}}]}}},
+    ],
+}
+
+
+def add_rules_of_another(world: World, statement: str) -> int:
+    """Make a base chain of somebody else's, with one rule; returns the number of the rule."""
+    script = "add table ip nat; add chain ip nat CNI-x;"
+    script += " add chain ip nat OTHER { type nat hook prerouting priority -100; };"
+    world.run(["nft", f"{script} add rule ip nat OTHER tcp dport 443 {statement}"])
+    (rule,) = [entry["rule"] for entry in world.nft_ruleset() if "rule" in entry]
+    return int(rule["handle"])
+
+
+@pytest.mark.parametrize("name", HOSTILE_COMMANDS)
+def test_rules_for_the_traffic_of_others_are_refused(world: World, name: str) -> None:
+    prepare(world)
+    add_rules_of_another(world, "dnat to 192.0.2.7")
+    world.run(["nft", "add table inet cnisandbox_masquerade"])
+    before = world.nft_ruleset()
+    assert world.call(ask, HOST, NFTABLES, commands(*HOSTILE_COMMANDS[name])) == errno.EPERM
+    assert world.nft_ruleset() == before
+
+
+@pytest.mark.parametrize("name", HOSTILE_COMMANDS)
+def test_root_can_make_them(world: World, name: str) -> None:
+    """The control."""
+    prepare(world)
+    add_rules_of_another(world, "dnat to 192.0.2.7")
+    world.run(["nft", "add table inet cnisandbox_masquerade"])
+    before = world.nft_ruleset()
+    world.run(["nft", "-j", "-f", "-"], stdin=commands(*HOSTILE_COMMANDS[name]).encode())
+    assert world.nft_ruleset() != before
+
+
+@pytest.mark.parametrize(("statement", "expected"), [("dnat to 192.0.2.7", errno.EPERM), ("jump CNI-x", 0)])
+def test_rule_of_another_is_deleted_only_if_it_jumps_to_a_chain_of_ours(
+    world: World, statement: str, expected: int
+) -> None:
+    prepare(world)
+    handle = add_rules_of_another(world, statement)
+    delete = commands({"delete": {"rule": {**NAT, "chain": "OTHER", "handle": handle}}})
+    assert world.call(ask, HOST, NFTABLES, delete) == expected
+    assert any("rule" in entry for entry in world.nft_ruleset()) == bool(expected)
+
+
+def test_rule_that_is_not_there_is_not_there(world: World) -> None:
+    prepare(world)
+    delete = {"delete": {"rule": {**NAT, "chain": "OTHER", "handle": add_rules_of_another(world, "accept") + 9}}}
+    assert world.call(ask, HOST, NFTABLES, commands(delete)) == errno.ENOENT
+
+
+def ask_with_the_name(name: str) -> int:
+    NAMES["bridge"].append(name)  # in a child of the test
+    return ask(HOST, WRITE_SYSCTL, f"ipv6/conf/{name}/accept_ra", b"0")
+
+
+@pytest.mark.parametrize(("name", "expected"), [("all", errno.EACCES), ("default", errno.EACCES), ("uplink", 0)])
+def test_name_that_stands_for_every_link_is_no_name(world: World, name: str, expected: int) -> None:
+    prepare(world)
+    assert world.call(ask_with_the_name, name) == expected
+
+
+def delete_before_it_is_a_gate(ifindex: int, is_gate_only: bool) -> bool:
+    """Ask the host's worker for a function first; returns whether it was run."""
+    wanted = network_worker(HOST, Level.HARDENED, service_user(), None, (NETLINK_ROUTE,))
+
+    def become(channel: Channel, names: dict[str, list[str]]) -> Any:
+        gate.serve(channel, HOST, "bridge", "eth0", names)
+
+    worker = spawn(wanted, namespaces.inodes(), None, None, None, "", become, is_gate_only=is_gate_only)
+    try:
+        return worker.call(delete_link_by_index, ifindex)
+    except BoundaryViolation:
+        return False
+    finally:
+        worker.close()
+
+
+@pytest.mark.parametrize("is_gate_only", [False, True])
+def test_worker_of_a_call_at_mediated_runs_no_function(world: World, is_gate_only: bool) -> None:
+    """Where the netconf names the level, its reader may still ask; where the caller does, it may not."""
+    prepare(world)
+    assert world.call(delete_before_it_is_a_gate, indexes(world)["victim"], is_gate_only) is not is_gate_only
+    assert any(item["ifname"] == "victim" for item in world.ip("link")) is is_gate_only
