@@ -1,4 +1,4 @@
-"""One world for all attempts: each makes its own machine inside it (tests/escape/arena.py)."""
+"""One world for all attempts: each makes its own machine inside it (cnisandbox/laboratory/arena.py)."""
 
 import os
 from collections.abc import Iterator

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from cnisandbox.boundary.levels import Level
-from tests.escape.arena import Outcome, attack
+from cnisandbox.laboratory.arena import Outcome, attack
 from tests.escape.vectors import LEVELS, VECTORS, Vector, describe, markdown
 from tests.world import World, requires_feature
 

@@ -16,8 +16,7 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from cnisandbox.boundary.levels import Level
-from tests.escape import files, network, processes
-from tests.escape.arena import (
+from cnisandbox.laboratory.arena import (
     ATTEMPTS,
     CONTAINER_WORKER,
     DELEGATE_WORKER,
@@ -25,10 +24,10 @@ from tests.escape.arena import (
     HOST_WORKER,
     LIBRARY,
     Arena,
-    Facts,
     Outcome,
-    Said,
 )
+from cnisandbox.laboratory.attacker import files, network, processes
+from cnisandbox.laboratory.attacker.knowledge import Facts, Said
 
 WORKS = Outcome(True, 0, 0)
 NO_EFFECT = Outcome(False, 0, 0)

@@ -5,18 +5,20 @@ import fcntl
 import os
 import socket
 import struct
+from typing import TYPE_CHECKING
 
-from tests.escape import raw
-from tests.escape.arena import (
+from cnisandbox.laboratory.attacker import raw
+from cnisandbox.laboratory.attacker.knowledge import (
     HOST_DIRECTORY_FD,
     HOST_NETLINK_FD,
     HOST_NETNS_FD,
     HOST_SYSCTL_FD,
-    Arena,
     Facts,
     Said,
-    enter,
 )
+
+if TYPE_CHECKING:
+    from cnisandbox.laboratory.arena import Arena
 
 SIOCGSKNS = 0x894C
 PIDFD_GET_NET_NAMESPACE = 0xFF04
@@ -50,7 +52,7 @@ def move_eth0_to_pid_1(facts: Facts) -> None:
     raw.Netlink().request(raw.RTM_SETLINK, move)
 
 
-def eth0_is_in_host(arena: Arena) -> bool:
+def eth0_is_in_host(arena: "Arena") -> bool:
     return "eth0" in arena.links() and "eth0" not in arena.links("blue")
 
 
@@ -59,7 +61,7 @@ def name_victim_by_pid(facts: Facts) -> None:
     raw.Netlink().request(raw.RTM_NEWNSID, b"\0\0\0\0" + number + pid)
 
 
-def victim_has_nsid(arena: Arena) -> bool:
+def victim_has_nsid(arena: "Arena") -> bool:
     fd = os.open("/run/netns/victim", os.O_RDONLY)
     return arena.nsid_in_container(fd) == 77
 
@@ -79,7 +81,7 @@ def read_host_nsid(facts: Facts) -> Said:
     return Said(0, _host_nsid(raw.Netlink()))
 
 
-def said_host_nsid(arena: Arena) -> bool:
+def said_host_nsid(arena: "Arena") -> bool:
     return arena.said == Said(0, arena.nsid_in_container(HOST_NETNS_FD))
 
 
@@ -88,7 +90,7 @@ def list_host_links(facts: Facts) -> Said:
     return Said(0, 0, " ".join(link.links(_in_host(link))))
 
 
-def said_hidden_link(arena: Arena) -> bool:
+def said_hidden_link(arena: "Arena") -> bool:
     return arena.hidden in arena.said.text.split()
 
 
@@ -101,13 +103,13 @@ def list_host_addresses(facts: Facts) -> Said:
     return Said(0, 0, " ".join(labels))
 
 
-def give_host_an_address(arena: Arena) -> None:
+def give_host_an_address(arena: "Arena") -> None:
     """Scene: the host has an address on veth0, the container one on eth0."""
     _configure("veth0", _HOST_ADDRESS)
     arena.inside("blue", lambda: _configure("eth0", "10.9.0.2"))
 
 
-def said_host_address(arena: Arena) -> bool:
+def said_host_address(arena: "Arena") -> bool:
     return "veth0" in arena.said.text.split()
 
 
@@ -125,7 +127,7 @@ def delete_host_link(facts: Facts) -> None:
     link.request(raw.RTM_DELLINK, raw.link_body(_in_host(link), raw.attribute(raw.IFLA_IFNAME, "hostbr0")))
 
 
-def host_bridge_is_gone(arena: Arena) -> bool:
+def host_bridge_is_gone(arena: "Arena") -> bool:
     return "hostbr0" not in arena.links()
 
 
@@ -134,7 +136,7 @@ def create_host_bridge(facts: Facts) -> None:
     link.create(_in_host(link), raw.attribute(raw.IFLA_IFNAME, "esc1"), raw.link_info("bridge"))
 
 
-def host_has_new_link(arena: Arena) -> bool:
+def host_has_new_link(arena: "Arena") -> bool:
     return "esc1" in arena.links()
 
 
@@ -150,7 +152,7 @@ def macvlan_on_host_uplink(facts: Facts) -> None:
     )
 
 
-def container_has_macvlan_on_uplink(arena: Arena) -> bool:
+def container_has_macvlan_on_uplink(arena: "Arena") -> bool:
     link = arena.links("blue").get("esc0")
     return link is not None and link[raw.IFLA_LINK] == arena.links()["uplink0"][0]
 
@@ -171,7 +173,7 @@ def hear_every_netns(facts: Facts) -> Said:
     return Said(0, 0, raw.attributes(body[16:])[raw.IFLA_IFNAME].rstrip(b"\0").decode())
 
 
-def said_new_host_link(arena: Arena) -> bool:
+def said_new_host_link(arena: "Arena") -> bool:
     return arena.said.text == "esc1" and "esc1" in arena.links()
 
 
@@ -183,7 +185,7 @@ def setns_by_proc(facts: Facts) -> None:
     raw.syscall("setns", fd, CLONE_NEWNET)
 
 
-def is_in_host_netns(arena: Arena) -> bool:
+def is_in_host_netns(arena: "Arena") -> bool:
     return arena.namespace("net") == arena.namespace("net", 1)
 
 
@@ -213,7 +215,7 @@ def ask_descriptors_for_netns(facts: Facts) -> Said:
     raise OSError(answers[0], "what the channel answered")
 
 
-def holds_host_netns(arena: Arena) -> bool:
+def holds_host_netns(arena: "Arena") -> bool:
     return arena.descriptors().get(arena.said.value) == arena.namespace("net", 1)
 
 
@@ -230,7 +232,7 @@ def veth_peer_by_netns_path(facts: Facts) -> None:
     _veth_peer_into(os.open("/run/netns/victim", os.O_RDONLY))
 
 
-def victim_has_new_link(arena: Arena) -> bool:
+def victim_has_new_link(arena: "Arena") -> bool:
     return "esc1" in arena.links("victim")
 
 
@@ -239,7 +241,7 @@ def walk_up_from_kept_directory(facts: Facts) -> Said:
     return Said(0, 0, os.read(fd, 64).decode())
 
 
-def said_secret(arena: Arena) -> bool:
+def said_secret(arena: "Arena") -> bool:
     return bool(arena.secret) and arena.said.text == arena.secret
 
 
@@ -247,7 +249,7 @@ def write_kept_sysctl(facts: Facts) -> None:
     os.write(HOST_SYSCTL_FD, b"1")
 
 
-def host_forwards(arena: Arena) -> bool:
+def host_forwards(arena: "Arena") -> bool:
     with open("/proc/sys/net/ipv4/conf/veth0/forwarding") as file:
         return file.read() == "1\n"
 
@@ -287,26 +289,22 @@ def generic_netlink_socket(facts: Facts) -> Said:
     return Said(0, socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_GENERIC).detach())
 
 
-def holds_socket(arena: Arena) -> bool:
+def holds_socket(arena: "Arena") -> bool:
     return arena.said.errno == 0 and arena.descriptors()[arena.said.value].startswith("socket:")
 
 
-def listen_on_host(arena: Arena) -> None:
+def listen_on_host(arena: "Arena") -> None:
     """Scene: a service of the host that the container's network reaches."""
     give_host_an_address(arena)
     arena.listener = socket.create_server((_HOST_ADDRESS, _PORT))
 
 
-def listen_on_abstract_name(arena: Arena) -> None:
+def listen_on_abstract_name(arena: "Arena") -> None:
     """Scene: a process of the host listens on an abstract name in the container's netns, as containerd-shim did."""
-    enter("blue")
-    arena.listener = socket.socket(socket.AF_UNIX)
-    arena.listener.bind(_ABSTRACT_NAME)
-    arena.listener.listen()
-    raw.syscall("setns", HOST_NETNS_FD, CLONE_NEWNET)
+    arena.inside("blue", lambda: listen_on_abstract_name_of_host(arena))
 
 
-def listen_on_abstract_name_of_host(arena: Arena) -> None:
+def listen_on_abstract_name_of_host(arena: "Arena") -> None:
     """Scene: the same, in the host's netns."""
     arena.listener = socket.socket(socket.AF_UNIX)
     arena.listener.bind(_ABSTRACT_NAME)
@@ -325,7 +323,7 @@ def connect_abstract(facts: Facts) -> None:
     client.detach()
 
 
-def listener_was_reached(arena: Arena) -> bool:
+def listener_was_reached(arena: "Arena") -> bool:
     assert arena.listener is not None
     arena.listener.settimeout(1 if arena.said.errno == 0 else 0)
     with contextlib.suppress(OSError):
@@ -342,7 +340,7 @@ def attach_socket_filter(facts: Facts) -> Said:
     return Said(0, len(link.socket.getsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, 8)))
 
 
-def socket_has_filter(arena: Arena) -> bool:
+def socket_has_filter(arena: "Arena") -> bool:
     return arena.said.value > 0
 
 
@@ -367,7 +365,7 @@ def make_nft_table(facts: Facts) -> None:
         raise OSError(-number, os.strerror(-number))
 
 
-def container_has_nft_table(arena: Arena) -> bool:
+def container_has_nft_table(arena: "Arena") -> bool:
     def tables() -> bool:
         link = raw.Netlink(_NETLINK_NETFILTER)
         get_table = (10 << 8) + 1
@@ -384,7 +382,7 @@ def create_unknown_link_kind(facts: Facts) -> None:
 _TRACE = "/run/trace/instances/cnisandbox-escape"
 
 
-def trace_module_requests(arena: Arena) -> None:
+def trace_module_requests(arena: "Arena") -> None:
     """Scene: the kernel notes which modules it is asked to load."""
     os.mkdir("/run/trace")
     raw.syscall("mount", b"tracefs\0", b"/run/trace\0", b"tracefs\0", 0, b"\0")
@@ -393,7 +391,7 @@ def trace_module_requests(arena: Arena) -> None:
         file.write("1")
 
 
-def kernel_was_asked_for_module(arena: Arena) -> bool:
+def kernel_was_asked_for_module(arena: "Arena") -> bool:
     with open(f"{_TRACE}/trace") as file:
         trace = file.read()
     os.rmdir(_TRACE)
@@ -414,5 +412,5 @@ def delete_container_link_by_nsid(facts: Facts) -> None:
     link.request(raw.RTM_DELLINK, raw.link_body(target, raw.attribute(raw.IFLA_IFNAME, "eth0")))
 
 
-def container_has_no_eth0(arena: Arena) -> bool:
+def container_has_no_eth0(arena: "Arena") -> bool:
     return "eth0" not in arena.links("blue")

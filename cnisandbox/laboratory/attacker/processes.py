@@ -8,9 +8,13 @@ import resource
 import signal
 import struct
 import subprocess
+from typing import TYPE_CHECKING
 
-from tests.escape import raw
-from tests.escape.arena import OPEN_DIRECTORY, PLUGIN_DIRECTORY, Arena, Facts, Said
+from cnisandbox.laboratory.attacker import raw
+from cnisandbox.laboratory.attacker.knowledge import OPEN_DIRECTORY, PLUGIN_DIRECTORY, Facts, Said
+
+if TYPE_CHECKING:
+    from cnisandbox.laboratory.arena import Arena
 
 CLONE_NEWUSER = 0x10000000
 CAP_NET_ADMIN, CAP_SYS_ADMIN = 12, 21
@@ -31,7 +35,7 @@ def kill_bystander(facts: Facts) -> None:
     os.kill(facts.pids["bystander"], signal.SIGKILL)
 
 
-def bystander_is_gone(arena: Arena) -> bool:
+def bystander_is_gone(arena: "Arena") -> bool:
     return arena.has_ended("bystander")
 
 
@@ -50,12 +54,12 @@ def signal_neighbour_through_pipe(facts: Facts) -> None:
     fcntl.fcntl(facts.input_fd, fcntl.F_SETFL, os.O_ASYNC)
 
 
-def neighbour_is_gone_when_poked(arena: Arena) -> bool:
+def neighbour_is_gone_when_poked(arena: "Arena") -> bool:
     arena.poke()
     return arena.has_ended("neighbour")
 
 
-def neighbour_is_gone(arena: Arena) -> bool:
+def neighbour_is_gone(arena: "Arena") -> bool:
     return arena.has_ended("neighbour")
 
 
@@ -67,11 +71,11 @@ def ptrace_neighbour(facts: Facts) -> None:
     raw.syscall("ptrace", _PTRACE_SEIZE, facts.pids["neighbour"], 0, 0)
 
 
-def bystander_is_traced(arena: Arena) -> bool:
+def bystander_is_traced(arena: "Arena") -> bool:
     return arena.status("TracerPid", arena.facts.pids["bystander"]) == str(arena.pid)
 
 
-def neighbour_is_traced(arena: Arena) -> bool:
+def neighbour_is_traced(arena: "Arena") -> bool:
     return arena.status("TracerPid", arena.facts.pids["neighbour"]) == str(arena.pid)
 
 
@@ -88,7 +92,7 @@ def read_memory_file(facts: Facts) -> Said:
     return Said(0, 0, os.pread(fd, 16, facts.address).decode())
 
 
-def said_bystander_secret(arena: Arena) -> bool:
+def said_bystander_secret(arena: "Arena") -> bool:
     return bool(arena.secret) and arena.said.text == arena.secret
 
 
@@ -100,12 +104,12 @@ def fork_child(facts: Facts) -> None:
         signal.pause()
 
 
-def has_child(arena: Arena) -> bool:
+def has_child(arena: "Arena") -> bool:
     with open(f"/proc/{arena.pid}/task/{arena.pid}/children") as file:
         return bool(file.read())
 
 
-def child_outlives_worker(arena: Arena) -> bool:
+def child_outlives_worker(arena: "Arena") -> bool:
     """End the process as a call does, and see whether what it left goes with it."""
     with open(f"/proc/{arena.pid}/task/{arena.pid}/children") as file:
         children = file.read().split()
@@ -131,11 +135,11 @@ def _fork_where_that_is_allowed() -> int:
     return child
 
 
-def program_was_executed(arena: Arena) -> bool:
+def program_was_executed(arena: "Arena") -> bool:
     return os.path.exists(f"{OPEN_DIRECTORY}/executed")
 
 
-def plant_setuid_program(arena: Arena) -> None:
+def plant_setuid_program(arena: "Arena") -> None:
     """Scene: there is a set-uid program of root, where even the delegate worker may execute."""
     subprocess.run(["install", "-m", "4755", "/usr/bin/touch", f"{PLUGIN_DIRECTORY}/touch"], check=True, timeout=10)
 
@@ -145,7 +149,7 @@ def execute_setuid_program(facts: Facts) -> None:
         os.execve(f"{PLUGIN_DIRECTORY}/touch", ["touch", f"{OPEN_DIRECTORY}/touched"], {})
 
 
-def root_touched_file(arena: Arena) -> bool:
+def root_touched_file(arena: "Arena") -> bool:
     with contextlib.suppress(FileNotFoundError):
         return os.stat(f"{OPEN_DIRECTORY}/touched").st_uid == 0
     return False
@@ -177,7 +181,7 @@ def open_perf_event(facts: Facts) -> Said:
     return Said(0, raw.syscall("perf_event_open", raw.buffer(attributes), 0, -1, -1, 0))
 
 
-def holds_anonymous_inode(arena: Arena) -> bool:
+def holds_anonymous_inode(arena: "Arena") -> bool:
     return arena.said.errno == 0 and arena.descriptors()[arena.said.value].startswith("anon_inode:")
 
 
@@ -191,7 +195,7 @@ def join_session_keyring(facts: Facts) -> None:
     raw.syscall("keyctl", keyctl_join_session_keyring, b"escape\0", 0, 0, 0)
 
 
-def count_keys(arena: Arena) -> None:
+def count_keys(arena: "Arena") -> None:
     """Scene: note how many keys the users have."""
     _KEYS_BEFORE[:] = [_keys()]
 
@@ -204,7 +208,7 @@ def _keys() -> str:
         return file.read()
 
 
-def has_more_keys(arena: Arena) -> bool:
+def has_more_keys(arena: "Arena") -> bool:
     return arena.said.errno == 0 and _keys() != _KEYS_BEFORE[0]
 
 
@@ -212,7 +216,7 @@ def unshare_userns(facts: Facts) -> None:
     raw.syscall("unshare", CLONE_NEWUSER)
 
 
-def has_own_userns(arena: Arena) -> bool:
+def has_own_userns(arena: "Arena") -> bool:
     return arena.namespace("user") != arena.namespace("user", 1)
 
 
@@ -231,7 +235,7 @@ def clone3_userns(facts: Facts) -> Said:
     return Said(0, child)
 
 
-def child_has_own_userns(arena: Arena) -> bool:
+def child_has_own_userns(arena: "Arena") -> bool:
     with open(f"/proc/{arena.pid}/task/{arena.pid}/children") as file:
         children = [int(word) for word in file.read().split()]
     return any(arena.namespace("user", child) != arena.namespace("user", 1) for child in children)
@@ -245,7 +249,7 @@ def open_core_pattern_beside(facts: Facts) -> Said:
     return Said(0, os.open("/proc/sys/net/../kernel/core_pattern", os.O_WRONLY))
 
 
-def may_write_core_pattern(arena: Arena) -> bool:
+def may_write_core_pattern(arena: "Arena") -> bool:
     return arena.said.errno == 0 and arena.descriptors()[arena.said.value] == "/proc/sys/kernel/core_pattern"
 
 
@@ -253,7 +257,7 @@ def mount_tmpfs(facts: Facts) -> None:
     raw.syscall("mount", b"tmpfs\0", b"/mnt\0", b"tmpfs\0", 0, b"\0")
 
 
-def has_mounted(arena: Arena) -> bool:
+def has_mounted(arena: "Arena") -> bool:
     with open(f"/proc/{arena.pid}/mounts") as file:
         return "tmpfs /mnt tmpfs" in file.read()
 
@@ -271,7 +275,7 @@ def make_executable(facts: Facts) -> Said:
     return Said(0, where)
 
 
-def has_executable_page(arena: Arena) -> bool:
+def has_executable_page(arena: "Arena") -> bool:
     with open(f"/proc/{arena.pid}/maps") as file:
         pages = [line.split()[:2] for line in file]
     return any(
@@ -280,7 +284,7 @@ def has_executable_page(arena: Arena) -> bool:
     )
 
 
-def load_machine_code(arena: Arena) -> None:
+def load_machine_code(arena: "Arena") -> None:
     """Scene: code with `int 0x80` is in memory already."""
     MACHINE_CODE[:] = [raw.MachineCode()]
 
@@ -293,7 +297,7 @@ def call_x32(facts: Facts) -> Said:
     return Said(0, raw.syscall_number(raw.X32_BIT | 39))
 
 
-def said_own_pid(arena: Arena) -> bool:
+def said_own_pid(arena: "Arena") -> bool:
     return arena.said == Said(0, arena.pid)
 
 
@@ -304,7 +308,7 @@ def become_root(facts: Facts) -> None:
     raw.syscall("setresuid", 0, 0, 0)
 
 
-def is_root(arena: Arena) -> bool:
+def is_root(arena: "Arena") -> bool:
     return arena.status("Uid").split() == ["0"] * 4
 
 
@@ -317,7 +321,7 @@ def raise_capability(facts: Facts) -> None:
     raw.syscall("capset", header, raw.buffer(struct.pack("=IIIIII", permitted, permitted, 0, 0, 0, 0)))
 
 
-def has_sys_admin(arena: Arena) -> bool:
+def has_sys_admin(arena: "Arena") -> bool:
     return bool(int(arena.status("CapEff"), 16) >> CAP_SYS_ADMIN & 1)
 
 
@@ -327,11 +331,11 @@ def keep_capabilities(facts: Facts) -> None:
         os.setresuid(65534, 65534, 65534)
 
 
-def has_capabilities_as_nobody(arena: Arena) -> bool:
+def has_capabilities_as_nobody(arena: "Arena") -> bool:
     return arena.status("Uid").split()[0] == "65534" and has_sys_permitted(arena)
 
 
-def has_sys_permitted(arena: Arena) -> bool:
+def has_sys_permitted(arena: "Arena") -> bool:
     return bool(int(arena.status("CapPrm"), 16) >> CAP_SYS_ADMIN & 1)
 
 
@@ -347,7 +351,7 @@ def raise_ambient(facts: Facts) -> None:
     raw.syscall("prctl", _PR_CAP_AMBIENT, 2, CAP_NET_ADMIN, 0, 0)
 
 
-def has_ambient(arena: Arena) -> bool:
+def has_ambient(arena: "Arena") -> bool:
     return int(arena.status("CapAmb"), 16) != 0
 
 
@@ -357,13 +361,13 @@ def become_dumpable(facts: Facts) -> Said:
     return Said(0, raw.syscall("prctl", _PR_GET_DUMPABLE, 0, 0, 0, 0))
 
 
-def is_dumpable(arena: Arena) -> bool:
+def is_dumpable(arena: "Arena") -> bool:
     """The kernel gives the files of a process that is not dumpable to root."""
     uid = int(arena.status("Uid").split()[0])
     return os.stat(f"/proc/{arena.pid}/mem").st_uid == uid and (uid != 0 or arena.said.value == 1)
 
 
-def leave_room_below_limit(arena: Arena) -> None:
+def leave_room_below_limit(arena: "Arena") -> None:
     """Scene: the soft limit of descriptors is lower than the hard one, as it is on every host."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (_SOFT_LIMIT, hard))
@@ -374,7 +378,7 @@ def raise_limit(facts: Facts) -> None:
     raw.syscall("prlimit64", 0, resource.RLIMIT_NOFILE, limit, 0)
 
 
-def has_raised_limit(arena: Arena) -> bool:
+def has_raised_limit(arena: "Arena") -> bool:
     with open(f"/proc/{arena.pid}/limits") as file:
         (words,) = [line.split() for line in file if line.startswith("Max open files")]
     return words[3] == str(_SOFT_LIMIT + 1)

@@ -18,12 +18,11 @@ import os
 import secrets
 import signal
 import socket
-import stat
 import subprocess
 import time
 import traceback
 from collections.abc import Callable
-from typing import NamedTuple, NoReturn
+from typing import NamedTuple, NoReturn, TypeVar
 
 import prctl
 
@@ -34,19 +33,26 @@ from cnisandbox.boundary.levels import Level
 from cnisandbox.boundary.sandbox import Sandbox, ServiceUser, Worker, network_worker, service_user, spawn
 from cnisandbox.boundary.state import open_state_dirs
 from cnisandbox.errors import BoundaryViolation
-from tests.escape import raw
+from cnisandbox.laboratory.attacker import raw
+from cnisandbox.laboratory.attacker.knowledge import (
+    ATTEST_FILE,
+    HOST_DIRECTORY_FD,
+    HOST_NETLINK_FD,
+    HOST_NETNS_FD,
+    HOST_SOCKET_FD,
+    HOST_SYSCTL_FD,
+    OPEN_DIRECTORY,
+    PLUGIN_DIRECTORY,
+    SECRET_FILE,
+    STATE_DIRECTORY,
+    Facts,
+    Said,
+)
+
+T = TypeVar("T")
 
 CLONE_NEWNS, CLONE_NEWPID, CLONE_NEWNET = 0x00020000, 0x20000000, 0x40000000
 MS_PRIVATE_RECURSIVE = (1 << 18) | (1 << 14)
-
-STATE_DIRECTORY = "/var/lib/cni/networks"
-ATTEST_FILE = "/run/attestations"
-SECRET_FILE = "/run/private/secret"
-OPEN_DIRECTORY = "/run/open"
-PLUGIN_DIRECTORY = "/run/plugins"
-
-# Numbers at which the arena keeps descriptors open when it forks the worker, as a careless runtime might.
-HOST_NETNS_FD, HOST_SOCKET_FD, HOST_NETLINK_FD, HOST_DIRECTORY_FD, HOST_SYSCTL_FD = 40, 41, 42, 43, 44
 
 CONTAINER_WORKER, HOST_WORKER, ENGINE, DELEGATE_WORKER, LIBRARY = (
     "container worker",
@@ -63,42 +69,6 @@ link add hostbr0 type bridge
 link add uplink0 type veth peer name uplink1
 link add veth0 type veth peer name eth0 netns blue
 """
-
-
-class Facts(NamedTuple):
-    """What an attacker knows or can guess.
-
-    Attributes:
-        pids: Process ids on the host, by name.
-        address: Where the secret is in the bystander's memory.
-        handle: Kernel file handle of SECRET_FILE.
-        netns_handle: Kernel file handle of the host's netns.
-        input_fd: The pipe through which the attacked process is spoken to.
-        state_fd: The engine's descriptor of STATE_DIRECTORY; -1 where that is opened by its path.
-        attest_fd: The engine's descriptor of ATTEST_FILE; -1 elsewhere.
-    """
-
-    pids: dict[str, int]
-    address: int = 0
-    handle: bytes = b""
-    netns_handle: bytes = b""
-    input_fd: int = 0
-    state_fd: int = -1
-    attest_fd: int = -1
-
-
-class Said(NamedTuple):
-    """What an attempt says came of it; never taken for the outcome.
-
-    Attributes:
-        errno: What the kernel answered, 0 when nothing was refused.
-        value: A number that the attempt brought back.
-        text: A text that it brought back.
-    """
-
-    errno: int
-    value: int = 0
-    text: str = ""
 
 
 class Outcome(NamedTuple):
@@ -235,7 +205,7 @@ class Arena:
 
         return list_links() if netns is None else self.inside(netns, list_links)
 
-    def inside(self, netns: str, function: Callable[[], object]) -> object:
+    def inside(self, netns: str, function: Callable[[], T]) -> T:
         """Run a function with the arena in a container's netns."""
         enter(netns)
         try:
@@ -253,7 +223,7 @@ class Arena:
             link.close()
             return raw.integer(raw.attributes(answer[4:])[raw.NETNSA_NSID])
 
-        return int(self.inside("blue", ask))
+        return self.inside("blue", ask)
 
     def status(self, field: str, pid: int = 0) -> str:
         """Read a field of a process's status, by default of the attacked one."""
@@ -334,7 +304,10 @@ def _be_arena(
         arena = Arena()
         if scene is not None:
             scene(arena)
-        outcome = (_attack_engine if subject == ENGINE else _attack_worker)(arena, subject, level, name, judge)
+        if subject == ENGINE:
+            outcome = _attack_engine(arena, level, name, judge)
+        else:
+            outcome = _attack_worker(arena, subject, level, name, judge)
         os.write(writer, json.dumps(outcome).encode())
     except BaseException:
         os.write(writer, json.dumps([traceback.format_exc()]).encode())
@@ -390,7 +363,7 @@ def _user(arena: Arena, level: Level) -> ServiceUser:
     return ServiceUser(0, 0) if level is Level.ROOT else arena.service
 
 
-def _attack_engine(arena: Arena, subject: str, level: Level, name: str, judge: Callable[[Arena], bool]) -> Outcome:
+def _attack_engine(arena: Arena, level: Level, name: str, judge: Callable[[Arena], bool]) -> Outcome:
     """Confine a fork exactly as the entry confines itself, and make the attempt there."""
     from_engine, to_arena = os.pipe()
     from_arena, to_engine = os.pipe()
@@ -470,20 +443,6 @@ def _file_handle(path: str) -> bytes:
 
 def _ip(commands: str) -> None:
     subprocess.run(["ip", "-batch", "-"], input=commands.encode(), check=True, timeout=10)
-
-
-def is_setuid_root(path: str) -> bool:
-    """Say whether a file is a set-uid program of root, and whether it works: run it as nobody."""
-    try:
-        facts = os.stat(path)
-    except FileNotFoundError:
-        return False
-    if facts.st_uid != 0 or not facts.st_mode & stat.S_ISUID:
-        return False
-    done = subprocess.run(
-        [path, "-u"], check=False, user=65534, group=65534, extra_groups=[], capture_output=True, timeout=10
-    )
-    return done.stdout == b"0\n"
 
 
 def _private(path: str, flags: int) -> int:

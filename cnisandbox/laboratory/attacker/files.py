@@ -3,19 +3,22 @@
 import fcntl
 import os
 import stat
+import subprocess
+from typing import TYPE_CHECKING
 
-from tests.escape import raw
-from tests.escape.arena import (
+from cnisandbox.laboratory.attacker import raw
+from cnisandbox.laboratory.attacker.knowledge import (
     ATTEST_FILE,
     OPEN_DIRECTORY,
     PLUGIN_DIRECTORY,
     SECRET_FILE,
     STATE_DIRECTORY,
-    Arena,
     Facts,
     Said,
-    is_setuid_root,
 )
+
+if TYPE_CHECKING:
+    from cnisandbox.laboratory.arena import Arena
 
 SHADOW_FILE = "/etc/shadow"
 MINOR_OF_MEM = os.makedev(1, 1)
@@ -37,7 +40,7 @@ def _read(path: str, directory: int | None = None) -> Said:
     return Said(0, 0, os.read(fd, 64).decode("ascii", "replace"))
 
 
-def said_secret(arena: Arena) -> bool:
+def said_secret(arena: "Arena") -> bool:
     return bool(arena.secret) and arena.said.text == arena.secret
 
 
@@ -51,7 +54,7 @@ def read_shadow(facts: Facts) -> Said:
     return _read(SHADOW_FILE)
 
 
-def said_shadow(arena: Arena) -> bool:
+def said_shadow(arena: "Arena") -> bool:
     with open(SHADOW_FILE) as file:
         return bool(arena.said.text) and file.read().startswith(arena.said.text)
 
@@ -60,7 +63,7 @@ def read_public_file(facts: Facts) -> Said:
     return _read("/etc/passwd")
 
 
-def said_passwd(arena: Arena) -> bool:
+def said_passwd(arena: "Arena") -> bool:
     with open("/etc/passwd") as file:
         return bool(arena.said.text) and file.read().startswith(arena.said.text)
 
@@ -69,7 +72,7 @@ def read_environment(facts: Facts) -> Said:
     return _read(f"/proc/{facts.pids['bystander']}/environ")
 
 
-def said_environment(arena: Arena) -> bool:
+def said_environment(arena: "Arena") -> bool:
     return bool(arena.said.text)
 
 
@@ -81,7 +84,7 @@ def write_private_file(facts: Facts) -> None:
     os.close(os.open("/run/private/written", os.O_WRONLY | os.O_CREAT, 0o600))
 
 
-def private_file_was_written(arena: Arena) -> bool:
+def private_file_was_written(arena: "Arena") -> bool:
     return os.path.exists("/run/private/written")
 
 
@@ -89,7 +92,7 @@ def write_open_directory(facts: Facts) -> None:
     os.close(os.open(f"{OPEN_DIRECTORY}/written", os.O_WRONLY | os.O_CREAT, 0o600))
 
 
-def open_directory_was_written(arena: Arena) -> bool:
+def open_directory_was_written(arena: "Arena") -> bool:
     return os.path.exists(f"{OPEN_DIRECTORY}/written")
 
 
@@ -97,7 +100,7 @@ def replace_plugin(facts: Facts) -> None:
     os.close(os.open(f"{PLUGIN_DIRECTORY}/host-local", os.O_WRONLY | os.O_CREAT, 0o755))
 
 
-def plugin_was_replaced(arena: Arena) -> bool:
+def plugin_was_replaced(arena: "Arena") -> bool:
     return os.path.exists(f"{PLUGIN_DIRECTORY}/host-local")
 
 
@@ -135,11 +138,11 @@ def make_setuid_by_chmod(facts: Facts) -> None:
     raw.syscall("chmod", f"{STATE_DIRECTORY}/escape\0".encode(), 0o4755)
 
 
-def host_has_setuid_program(arena: Arena) -> bool:
-    return is_setuid_root(f"{STATE_DIRECTORY}/escape")
+def host_has_setuid_program(arena: "Arena") -> bool:
+    return _is_setuid_root(f"{STATE_DIRECTORY}/escape")
 
 
-def host_has_setuid_file(arena: Arena) -> bool:
+def host_has_setuid_file(arena: "Arena") -> bool:
     path = f"{STATE_DIRECTORY}/escape"
     return os.path.exists(path) and bool(os.stat(path).st_mode & stat.S_ISUID)
 
@@ -156,11 +159,11 @@ def make_fifo(facts: Facts) -> None:
     os.mknod("escape", stat.S_IFIFO | 0o666, dir_fd=_state(facts))
 
 
-def state_has_device(arena: Arena) -> bool:
+def state_has_device(arena: "Arena") -> bool:
     return os.path.exists(f"{STATE_DIRECTORY}/escape") and stat.S_ISCHR(os.stat(f"{STATE_DIRECTORY}/escape").st_mode)
 
 
-def state_has_fifo(arena: Arena) -> bool:
+def state_has_fifo(arena: "Arena") -> bool:
     return os.path.exists(f"{STATE_DIRECTORY}/escape") and stat.S_ISFIFO(os.stat(f"{STATE_DIRECTORY}/escape").st_mode)
 
 
@@ -169,7 +172,7 @@ def give_file_away(facts: Facts) -> None:
     os.fchown(fd, 65534, 65534)
 
 
-def state_has_file_of_nobody(arena: Arena) -> bool:
+def state_has_file_of_nobody(arena: "Arena") -> bool:
     path = f"{STATE_DIRECTORY}/escape"
     return os.path.exists(path) and os.stat(path).st_uid == 65534
 
@@ -178,7 +181,7 @@ def read_through_link(facts: Facts) -> Said:
     return _read("escape", _state(facts))
 
 
-def make_link_to_secret(arena: Arena) -> None:
+def make_link_to_secret(arena: "Arena") -> None:
     """Scene: somebody has made a link in the state directory that leads out of it."""
     os.symlink(SECRET_FILE, f"{STATE_DIRECTORY}/escape")
 
@@ -192,7 +195,7 @@ def plant_link_by_path(facts: Facts) -> None:
     os.symlink("/run/private/written", f"{STATE_DIRECTORY}/last_reserved_ip.0")
 
 
-def reference_plugin_writes_outside(arena: Arena) -> bool:
+def reference_plugin_writes_outside(arena: "Arena") -> bool:
     """Do what host-local does as root: write the last address, creating the file when it is missing."""
     with open(f"{STATE_DIRECTORY}/last_reserved_ip.0", "w") as file:
         file.write("10.1.2.3")
@@ -203,7 +206,7 @@ def walk_up_from_state(facts: Facts) -> Said:
     return _read("../../../../run/private/secret", _state(facts))
 
 
-def own_state_directory(arena: Arena) -> None:
+def own_state_directory(arena: "Arena") -> None:
     """Scene: the directory is the service user's already, as where the file system cannot be idmapped."""
     os.chown(STATE_DIRECTORY, arena.service.uid, arena.service.gid)
 
@@ -212,7 +215,7 @@ def see_private_file_from_state(facts: Facts) -> Said:
     return Said(0, os.stat("../../../run/open", dir_fd=_state(facts)).st_mode)
 
 
-def said_mode_of_open_directory(arena: Arena) -> bool:
+def said_mode_of_open_directory(arena: "Arena") -> bool:
     return arena.said.value == os.stat(OPEN_DIRECTORY).st_mode
 
 
@@ -223,13 +226,13 @@ def link_host_file_into_state(facts: Facts) -> None:
     os.link(_LINKABLE_FILE, "escape", dst_dir_fd=_state(facts))
 
 
-def make_linkable_file(arena: Arena) -> None:
+def make_linkable_file(arena: "Arena") -> None:
     """Scene: a file of root on the file system of the state directory, which everybody may read."""
     with open(_LINKABLE_FILE, "w"):
         pass
 
 
-def file_has_two_names(arena: Arena) -> bool:
+def file_has_two_names(arena: "Arena") -> bool:
     return os.stat(_LINKABLE_FILE).st_nlink == 2
 
 
@@ -238,7 +241,7 @@ def open_state_to_everybody(facts: Facts) -> None:
     os.fchmod(fd, 0o666)
 
 
-def state_is_open_to_everybody(arena: Arena) -> bool:
+def state_is_open_to_everybody(arena: "Arena") -> bool:
     return bool(os.stat(f"{STATE_DIRECTORY}/escape").st_mode & stat.S_IWOTH)
 
 
@@ -248,11 +251,11 @@ def write_huge_file(facts: Facts) -> None:
         os.write(fd, bytes(1 << 20))
 
 
-def state_has_huge_file(arena: Arena) -> bool:
+def state_has_huge_file(arena: "Arena") -> bool:
     return os.stat(f"{STATE_DIRECTORY}/escape").st_size > 16 << 20
 
 
-def reserve_address(arena: Arena) -> None:
+def reserve_address(arena: "Arena") -> None:
     """Scene: host-local, run by root, has reserved an address for another container."""
     os.mkdir(f"{STATE_DIRECTORY}/other")
     with open(f"{STATE_DIRECTORY}/other/10.1.2.3", "w") as file:
@@ -263,7 +266,7 @@ def free_address(facts: Facts) -> None:
     os.unlink("other/10.1.2.3", dir_fd=_state(facts))
 
 
-def address_is_free(arena: Arena) -> bool:
+def address_is_free(arena: "Arena") -> bool:
     return not os.path.exists(f"{STATE_DIRECTORY}/other/10.1.2.3")
 
 
@@ -287,6 +290,20 @@ def execute_from_state(facts: Facts) -> None:
         raise OSError(os.WEXITSTATUS(status), "execve")
 
 
+def _is_setuid_root(path: str) -> bool:
+    """Say whether a file is a set-uid program of root, and whether it works: run it as nobody."""
+    try:
+        facts = os.stat(path)
+    except FileNotFoundError:
+        return False
+    if facts.st_uid != 0 or not facts.st_mode & stat.S_ISUID:
+        return False
+    done = subprocess.run(
+        [path, "-u"], check=False, user=65534, group=65534, extra_groups=[], capture_output=True, timeout=10
+    )
+    return done.stdout == b"0\n"
+
+
 # The evidence
 
 
@@ -299,6 +316,6 @@ def overwrite_attestations(facts: Facts) -> None:
     os.pwrite(facts.attest_fd, b"forged  ", 0)
 
 
-def evidence_is_gone(arena: Arena) -> bool:
+def evidence_is_gone(arena: "Arena") -> bool:
     with open(ATTEST_FILE) as file:
         return not file.read().startswith("evidence of an earlier call\n")

@@ -3,15 +3,14 @@
 Nothing here is the product's own code, on purpose: an attempt must not depend on what it attacks.
 """
 
-import ctypes  # noqa: TID251 - an attacker is not bound to native/; only tests/escape is written from his side
+import ctypes  # noqa: TID251 - an attacker is not bound to native/; only this package is written from his side
 import mmap
 import os
 import socket
 import struct
 
-from cnisandbox.boundary.syscalls import lib
-
 _LIBC = ctypes.CDLL(None, use_errno=True)
+_NUMBERS = ctypes.CDLL("libseccomp.so.2")
 _LIBC.syscall.restype = ctypes.c_long
 
 X32_BIT = 0x40000000
@@ -28,16 +27,16 @@ SOL_NETLINK, NETLINK_LISTEN_ALL_NSID, NETLINK_GET_STRICT_CHK = 270, 8, 12
 _NLMSG_ERROR, _NLMSG_DONE = 2, 3
 
 
-def syscall(name: str, *arguments: int | bytes | ctypes.Array) -> int:
+def syscall(name: str, *arguments: "int | bytes | ctypes.Array[ctypes.c_char]") -> int:
     """Make a system call by name; bytes and buffers are passed by address.
 
     Raises:
         OSError: the kernel, or a filter, refused.
     """
-    return syscall_number(lib.seccomp_syscall_resolve_name(name.encode()), *arguments)
+    return syscall_number(_NUMBERS.seccomp_syscall_resolve_name(name.encode()), *arguments)
 
 
-def syscall_number(number: int, *arguments: int | bytes | ctypes.Array) -> int:
+def syscall_number(number: int, *arguments: "int | bytes | ctypes.Array[ctypes.c_char]") -> int:
     """Make a system call by number, which may be one of another architecture."""
     words = [ctypes.c_long(word) if isinstance(word, int) else word for word in arguments]
     result = _LIBC.syscall(ctypes.c_long(number), *words)
@@ -47,14 +46,14 @@ def syscall_number(number: int, *arguments: int | bytes | ctypes.Array) -> int:
     return int(result)
 
 
-def buffer(size_or_data: int | bytes) -> ctypes.Array:
+def buffer(size_or_data: int | bytes) -> "ctypes.Array[ctypes.c_char]":
     """Make memory that the kernel may write to."""
     if isinstance(size_or_data, bytes):
         return ctypes.create_string_buffer(size_or_data, len(size_or_data))
     return ctypes.create_string_buffer(size_or_data)
 
 
-def address(memory: ctypes.Array) -> int:
+def address(memory: "ctypes.Array[ctypes.c_char]") -> int:
     """Say where memory is."""
     return ctypes.addressof(memory)
 
