@@ -1,0 +1,5 @@
+"""Category d: files."""
+
+from cnisandbox.laboratory.vector import Vector
+
+VECTORS: tuple[Vector, ...] = ()

@@ -1,0 +1,5 @@
+"""Category f: kernel surface."""
+
+from cnisandbox.laboratory.vector import Vector
+
+VECTORS: tuple[Vector, ...] = ()

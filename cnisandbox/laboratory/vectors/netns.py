@@ -1,0 +1,5 @@
+"""Category c: reaching another network namespace."""
+
+from cnisandbox.laboratory.vector import Vector
+
+VECTORS: tuple[Vector, ...] = ()

@@ -1,0 +1,5 @@
+"""Category e: processes."""
+
+from cnisandbox.laboratory.vector import Vector
+
+VECTORS: tuple[Vector, ...] = ()

@@ -1,0 +1,5 @@
+"""Category g: resources."""
+
+from cnisandbox.laboratory.vector import Vector
+
+VECTORS: tuple[Vector, ...] = ()
