@@ -31,7 +31,7 @@ from cnisandbox.policy import nftables
 from cnisandbox.policy.links import LinkFacts, Links, Session, World
 from cnisandbox.policy.patterns import is_path_in, matches, paths_of
 from cnisandbox.policy.permit import Permit, SysctlPermit
-from cnisandbox.policy.refusal import stand_in
+from cnisandbox.policy.refusal import look_for, stand_in
 from cnisandbox.policy.words import described
 
 __all__ = ["Judge", "LinkFacts", "Record", "Session", "Verdict", "World"]
@@ -107,6 +107,7 @@ class Judge:
         self._world = world
         self._links = Links(session, world)
         self._births: list[_Birth] = []
+        self._gone = 0  # number of the link that a message names, which the sender knows and which is there no more
 
     def judge(self, netns: str, protocol: int, datagram: bytes) -> Verdict:
         """Judge a datagram.
@@ -117,6 +118,7 @@ class Judge:
             datagram: What the sender wrote; any bytes.
         """
         self._births = []
+        self._gone = 0
         try:
             messages = decode_datagram(protocol, datagram)
         except CodecError as error:
@@ -124,7 +126,8 @@ class Judge:
             return Verdict(False, b"", errno.EPERM, (Record(netns, what, "", f"malformed: {error}"),))
         records = tuple(self._record(netns, protocol, message) for message in messages)
         if not all(record.permit for record in records):
-            instead = stand_in(protocol, messages)
+            is_about_gone = self._gone != 0 and len(messages) == 1
+            instead = look_for(self._gone, messages[0]) if is_about_gone else stand_in(protocol, messages)
             return Verdict(False, instead, 0 if instead else errno.EPERM, records)
         translated = [message._replace(attributes=self._translated(message.attributes)) for message in messages]
         return Verdict(True, encode_datagram(protocol, translated), 0, records)
@@ -224,10 +227,12 @@ class Judge:
         if is_birth and (facts is None or message.flags & NLM_F_EXCL):
             return self._complaint_about_birth(netns, ifname, message, permit)
         if facts is None:
+            self._note_gone(netns, ifindex)
             is_covered = "any" in permit.links or self._links.is_name_covered(netns, ifname, permit.links)
             return "" if ifname and is_covered else f"link {ifname or ifindex}, which is not there"
         if not self._links.is_covered(netns, facts, permit.links):
             return f"link {facts.ifname}"
+        self._links.note_seen(netns, facts.ifindex)
         if name == "RTM_GETLINK":
             return ""
         if permit.kinds and facts.kind not in permit.kinds:
@@ -238,6 +243,15 @@ class Judge:
         return self._complaint_about_new_name(netns, facts, ifname, permit) or self._complaint_about_targets(
             netns, attributes, permit
         )
+
+    def _note_gone(self, netns: str, ifindex: int) -> None:
+        """Note that a link is gone, if that is no secret: it had been seen, or every link of the netns may be."""
+        may_see_all = any(
+            netns in permit.netns and "RTM_GETLINK" in permit.messages and "any" in permit.links
+            for permit in self._permits
+        )
+        if may_see_all or self._links.is_seen(netns, ifindex):
+            self._gone = ifindex
 
     def _complaint_about_new_name(self, netns: str, facts: LinkFacts, ifname: str, permit: Permit) -> str:
         """A message by index that also has a name renames; the new name has to be covered as well."""

@@ -79,10 +79,20 @@ class Links:
         self._session = session
         self._world = world
         self._created: set[tuple[str, int]] = set()
+        self._seen: set[tuple[str, int]] = set()
 
     def note_created(self, netns: str, ifindex: int) -> None:
         """Note that a link was made in this session; its number is not used again while the netns lives."""
         self._created.add((netns, ifindex))
+        self.note_seen(netns, ifindex)
+
+    def note_seen(self, netns: str, ifindex: int) -> None:
+        """Note that a message of the session about this link was covered by a permit."""
+        self._seen.add((netns, ifindex))
+
+    def is_seen(self, netns: str, ifindex: int) -> bool:
+        """Say whether the session knows that there was such a link."""
+        return (netns, ifindex) in self._seen
 
     def is_covered(self, netns: str, facts: LinkFacts, words: Sequence[str]) -> bool:
         """Say whether a link that is there is one of those that the words mean."""

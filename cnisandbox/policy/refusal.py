@@ -13,6 +13,7 @@ from cnisandbox.netlink.datagram import NETLINK_NETFILTER, NETLINK_ROUTE
 from cnisandbox.netlink.message import NLM_F_ACK, NLM_F_REQUEST, Message
 
 _NLMSGHDR = struct.Struct("=IHHII")
+_RTM_GETLINK = 18
 _RTM_SETLINK = 19  # asked of whoever sends it to have the capability, before anything in it is read
 _IFINFOMSG = bytes(16)
 _NFNL_MSG_BATCH_BEGIN = 0x10
@@ -35,6 +36,20 @@ def stand_in(protocol: int, messages: Sequence[Message]) -> bytes:
     if protocol == NETLINK_NETFILTER:
         return _bare(_NFNL_MSG_BATCH_BEGIN, messages[0], _NFGENMSG)
     return b""
+
+
+def look_for(ifindex: int, message: Message) -> bytes:
+    """Make the datagram that stands in for a message about a link that is there no more.
+
+    Links go by themselves, with their peer or their netns, while somebody is about to delete them: he is to be told
+    that there is none (ENODEV), not that he may not. The kernel says so when it is asked for the link, which needs no
+    capability.
+
+    Args:
+        ifindex: The link's number, which is not used again.
+        message: What the program sent.
+    """
+    return _bare(_RTM_GETLINK, message, struct.pack("=BxHiII", 0, 0, ifindex, 0, 0))
 
 
 def _bare(type_: int, message: Message, body: bytes) -> bytes:

@@ -203,6 +203,13 @@ def test_what_the_plugin_needs_passes(world: World) -> None:
     assert world.link("cni0")["mtu"] == 1400
 
 
+def test_a_link_that_is_gone_is_gone_and_not_forbidden(world: World) -> None:
+    prepare(world)
+    gone = indexes(world)["victim"]
+    world.run(["ip", "link", "delete", "victim"])
+    assert world.call(outcome, HOST, link(DELLINK, ifindex=gone), True) == errno.ENODEV
+
+
 def test_a_descriptor_of_anything_else_names_no_netns(world: World) -> None:
     prepare(world)
     for descriptor in (0, 1, 4, 5, 6, -1):

@@ -226,6 +226,20 @@ def test_a_link_that_was_there_before_is_never_of_this_session() -> None:
     assert not sent(engine, link(DELLINK, 9)).is_permitted
 
 
+def test_who_knows_of_a_link_is_told_that_it_is_gone() -> None:
+    """It goes by itself, with its peer, between the moment at which it is found and the one at which it is deleted."""
+    kernel = Kernel()
+    engine = judge(permit(messages=("RTM_GETLINK", "RTM_DELLINK"), links=("name:victim",)), kernel=kernel)
+    assert sent(engine, link(GETLINK, 5)).is_permitted
+    del kernel.links["host", 5]
+    for ifindex, instead in ((5, GETLINK), (6, SETLINK)):
+        verdict = sent(engine, link(DELLINK, ifindex))
+        assert not verdict.is_permitted
+        (message_sent,) = decode_datagram(NETLINK_ROUTE, verdict.datagram)
+        assert (message_sent.type, message_sent.sequence) == (instead, 7)
+        assert message_sent.header["ifindex"] == (5 if instead == GETLINK else 0)
+
+
 def test_a_master_is_a_related_link() -> None:
     engine = judge(
         permit(messages=("RTM_SETLINK",), links=("peer",), related=("netconf:bridge",), attributes=("master",))
