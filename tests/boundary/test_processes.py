@@ -44,7 +44,7 @@ WORKERS = {
 }
 HAS_NET_ADMIN = {"host worker", "container worker"}
 VERBS = ("ADD", "DEL", "CHECK", "GC", "STATUS")
-LEVELS = ("root", "netadmin", "hardened")
+LEVELS = ("root", "netadmin", "hardened", "mediated")
 
 
 class Limits(NamedTuple):
@@ -76,9 +76,10 @@ def test_every_process_is_what_its_level_says(
     with held(shared_world, [f"{plugin_dir}/{plugin}"], env, workers=len(expected)) as call:
         assert set(call.workers) == expected
         for role, process in {"engine": call.engine, **call.workers}.items():
-            own_level = level if role in HAS_NET_ADMIN or level == "root" else "hardened"
+            own_level = level if level == "root" or (role in HAS_NET_ADMIN and level == "netadmin") else "hardened"
             _assert_is_what_the_table_says(process, role, own_level, outside)
-        _assert_is_where_it_belongs(call, outside, os.stat(shared_world.outside_path("/run/netns/blue")).st_ino)
+        blue = os.stat(shared_world.outside_path("/run/netns/blue")).st_ino
+        _assert_is_where_it_belongs(call, level, outside, blue)
         _assert_holds_only_what_it_was_given(call, level, attest_path)
         finish(call.process, document(plugin, isGateway=False, ipMasq=False))
     said = [json.loads(line) for line in shared_world.read(attest_path).splitlines()]
@@ -146,11 +147,22 @@ def _assert_sees_only_its_view(process: Process, role: str) -> None:
     assert os.listdir(f"/proc/{process.pid}/root") == ([] if role == "engine" else ["proc"])
 
 
-def _assert_is_where_it_belongs(call: Call, outside: Process, netns_inode: int) -> None:
-    assert call.engine.namespaces["net"] == outside.namespaces["net"]
+def _assert_is_where_it_belongs(call: Call, level: str, outside: Process, netns_inode: int) -> None:
+    """Both netns are the workers'; what runs the plugin's code at mediated is in a third one, where nothing is."""
+    if level == "mediated":
+        assert call.engine.namespaces["net"] not in (outside.namespaces["net"], netns_inode)
+        assert links_of(call.engine.pid) == ["lo"]
+    else:
+        assert call.engine.namespaces["net"] == outside.namespaces["net"]
     for role, process in call.workers.items():
         assert process.ppid == call.engine.pid
         assert process.namespaces["net"] == (netns_inode if role == "container worker" else outside.namespaces["net"])
+
+
+def links_of(pid: int) -> list[str]:
+    """List the links of the netns that a process is in, as /proc shows them."""
+    with open(f"/proc/{pid}/net/dev") as file:
+        return [line.split(":")[0].strip() for line in file if ":" in line]
 
 
 def _assert_holds_only_what_it_was_given(call: Call, level: str, attest_path: str) -> None:
