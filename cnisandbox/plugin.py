@@ -9,12 +9,15 @@ import fcntl
 import os
 from collections.abc import Callable, Iterator
 
+from cnisandbox.audit.log import AuditLog, open_log
 from cnisandbox.boundary import entry
 from cnisandbox.boundary.delegate import read_host_file
-from cnisandbox.boundary.entry import Needs, Session
-from cnisandbox.boundary.sandbox import Worker
+from cnisandbox.boundary.entry import Log, Needs, Session
+from cnisandbox.boundary.environment import Environment
+from cnisandbox.boundary.sandbox import LOG_FD, Worker
 from cnisandbox.boundary.service import BecomeGate
 from cnisandbox.boundary.state import CONFIGURATION
+from cnisandbox.boundary.wire import Channel
 from cnisandbox.cni.netconf import Attachment, NetConf
 from cnisandbox.cni.result import Result
 from cnisandbox.cni.value import Value
@@ -271,9 +274,21 @@ def run(plugin: type[Plugin]) -> NoReturn:
 
     needs = plugin.needs
     if needs.host or needs.container:
-        needs = needs._replace(gate=lambda role, ifname: _gate(plugin.name, role, ifname))
+        needs = needs._replace(gate=lambda *call: _gate(plugin.name, *call), open_log=_open_log)
     entry.main(plugin.name, needs, PluginEngine(plugin))
 
 
-def _gate(plugin: str, role: str, ifname: str) -> BecomeGate:
-    return lambda channel, names: gate.serve(channel, role, plugin, ifname, names)
+def _gate(plugin: str, role: str, environment: Environment, log: Log | None) -> BecomeGate:
+    """Make what a network worker of a plugin does when it becomes a gate."""
+
+    def become(channel: Channel, names: dict[str, list[str]]) -> NoReturn:
+        fd, kind = (-1, "") if log is None else (LOG_FD, log.kind)
+        records = AuditLog(fd, plugin, environment.container_id, environment.ifname, kind)
+        gate.serve(channel, role, plugin, environment.ifname, names, records)
+
+    return become
+
+
+def _open_log(target: str) -> Log | None:
+    opened = open_log(target)
+    return Log(*opened) if opened else None

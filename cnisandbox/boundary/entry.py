@@ -40,9 +40,23 @@ _BOOT_ID = "/proc/sys/kernel/random/boot_id"
 _STANDARD_DESCRIPTORS = (0, 1, 2)
 # LIMIT: an answer may go to a file; state files are a few bytes.
 _ENGINE_FILE_BYTES = 16 << 20
+# LIMIT: more than the audit log ever is (cnisandbox/audit/log.py).
+_LOG_FILE_BYTES = 128 << 20
 
 
-GateMaker = Callable[[str, str], BecomeGate]
+class Log(NamedTuple):
+    """The audit log of gates.
+
+    Attributes:
+        fd: Its descriptor.
+        kind: What it is, in the words of whoever opened it.
+    """
+
+    fd: int
+    kind: str
+
+
+GateMaker = Callable[[str, Environment, "Log | None"], BecomeGate]
 
 
 class Needs(NamedTuple):
@@ -54,7 +68,8 @@ class Needs(NamedTuple):
         delegate: A worker that executes other plugins and reads files of the host.
         state: State directories.
         is_nft_user: Whether the host worker may speak to nf_tables.
-        gate: Makes what a network worker does when it becomes a gate, for its role and CNI_IFNAME.
+        gate: Makes what a network worker does when it becomes a gate: for its role, the call, and the audit log.
+        open_log: Opens the audit log that CNISANDBOX_LOG names.
     """
 
     host: bool = False
@@ -63,6 +78,7 @@ class Needs(NamedTuple):
     state: bool = False
     is_nft_user: bool = False
     gate: "GateMaker | None" = None
+    open_log: "Callable[[str], Log | None] | None" = None
 
 
 class Session(NamedTuple):
@@ -155,8 +171,11 @@ def _prepare(name: str, needs: Needs, environment: Environment) -> Session:
         netns = open_container_netns(environment)
         attest_fd = open_attest_file(environment.attest_path)
         state_dirs = open_state_dirs(*user) if needs.state else ()
+        # ORDER: only where the workers are gates from the beginning; one that runs code of a plugin gets no log.
+        has_log = environment.level is Level.MEDIATED and needs.open_log is not None
+        log = needs.open_log(environment.log_target) if has_log and needs.open_log else None
         boot_id = _read_boot_id()
-    workers = _fork_workers(name, needs, environment, user, netns, own_namespaces)
+    workers = _fork_workers(name, needs, environment, user, netns, own_namespaces, log)
     kept = {*_STANDARD_DESCRIPTORS, *(state_dir.fd for state_dir in state_dirs)}
     kept |= {fd for worker in workers if worker is not None for fd in worker.descriptors}
     kept |= set() if attest_fd is None else {attest_fd}
@@ -217,6 +236,7 @@ def _fork_workers(
     user: ServiceUser,
     netns: namespaces.Netns | None,
     own_namespaces: dict[str, int],
+    log: Log | None,
 ) -> tuple[Worker | None, Worker | None, Worker | None]:
     """Fork the workers that are needed; they confine themselves side by side.
 
@@ -239,19 +259,37 @@ def _fork_workers(
         delegate = spawn(wanted, own_namespaces, None, None, pid_namespaces, title)
         for state_dir in own_state_dirs:
             os.close(state_dir.fd)
+    log_fd, file_bytes = (None, 0) if log is None else (log.fd, _LOG_FILE_BYTES)
     if needs.container and netns is not None:
-        wanted = network_worker("container worker", network_level, user, netns)
-        gate = needs.gate("container worker", environment.ifname) if needs.gate else None
+        wanted = network_worker("container worker", network_level, user, netns, file_bytes=file_bytes)
         container = spawn(
-            wanted, own_namespaces, None, netns.inode, pid_namespaces, title, gate, is_gate_only=is_gate_only
+            wanted,
+            own_namespaces,
+            None,
+            netns.inode,
+            pid_namespaces,
+            title,
+            needs.gate("container worker", environment, log) if needs.gate else None,
+            is_gate_only=is_gate_only,
+            log_fd=log_fd,
         )
     if needs.host:
         protocols = (NETLINK_ROUTE, NETLINK_NETFILTER) if needs.is_nft_user else (NETLINK_ROUTE,)
-        wanted = network_worker("host worker", network_level, user, None, protocols)
-        gate = needs.gate("host worker", environment.ifname) if needs.gate else None
-        # The host worker has CAP_NET_ADMIN where all links of the host are; the container's netns is no more than that.
-        given_fd = netns.fd if netns else None
-        host = spawn(wanted, own_namespaces, given_fd, None, pid_namespaces, title, gate, is_gate_only=is_gate_only)
+        wanted = network_worker("host worker", network_level, user, None, protocols, file_bytes=file_bytes)
+        host = spawn(
+            wanted,
+            own_namespaces,
+            # The host worker has CAP_NET_ADMIN where all links of the host are; the container's netns is no more.
+            netns.fd if netns else None,
+            None,
+            pid_namespaces,
+            title,
+            needs.gate("host worker", environment, log) if needs.gate else None,
+            is_gate_only=is_gate_only,
+            log_fd=log_fd,
+        )
+    if log is not None:
+        os.close(log.fd)
     pid_namespaces.close()
     if netns is not None:
         namespaces.close_netns(netns)

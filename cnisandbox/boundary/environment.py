@@ -40,6 +40,7 @@ class Environment(NamedTuple):
         may_share_netns: CNI_NETNS_OVERRIDE: CNI_NETNS may be our own netns.
         level: CNISANDBOX_LEVEL; hardened unless the caller, who is root, says otherwise.
         attest_path: CNISANDBOX_ATTEST: file to append the attestations to; may be empty.
+        log_target: CNISANDBOX_LOG: what keeps the audit log, a path or journald; may be empty.
     """
 
     verb: str
@@ -50,6 +51,7 @@ class Environment(NamedTuple):
     may_share_netns: bool
     level: Level
     attest_path: str
+    log_target: str = ""
 
 
 def read_environment(variables: Mapping[str, str]) -> Environment:
@@ -80,6 +82,7 @@ def read_environment(variables: Mapping[str, str]) -> Environment:
         may_share_netns=variables.get("CNI_NETNS_OVERRIDE", "").lower() in ("1", "true"),
         level=_level(variables.get("CNISANDBOX_LEVEL", "")),
         attest_path=variables.get("CNISANDBOX_ATTEST", ""),
+        log_target=variables.get("CNISANDBOX_LOG", ""),
     )
 
 

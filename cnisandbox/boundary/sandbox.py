@@ -11,7 +11,7 @@ import fcntl
 import os
 import pwd
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import TracebackType
 
 import prctl
@@ -44,8 +44,8 @@ CALL_TIMEOUT_S = 60.0
 NETLINK_ROUTE = 0
 NETLINK_NETFILTER = 12
 
-# What a worker finds open: its channel, nothing on standard error, and one descriptor that it was given.
-_REQUESTS_FD, _ANSWERS_FD, _NULL_FD, GIVEN_FD = 0, 1, 2, 3
+# What a worker finds open: its channel, nothing on standard error, what it was given; a gate: the audit log.
+_REQUESTS_FD, _ANSWERS_FD, _NULL_FD, GIVEN_FD, LOG_FD = 0, 1, 2, 3, 4
 
 _SYSCTL_DIRECTORY = "/proc/sys/net"
 
@@ -183,6 +183,7 @@ def spawn(
     become_gate: service.BecomeGate | None = None,
     *,
     is_gate_only: bool = False,
+    log_fd: int | None = None,
 ) -> Worker:
     """Fork a worker, which then confines itself while we go on.
 
@@ -195,6 +196,7 @@ def spawn(
         title: What the process list shows behind the role.
         become_gate: What it does when it is told to be a gate.
         is_gate_only: Whether it does nothing else.
+        log_fd: An audit log that it keeps, as number `LOG_FD`; for a gate only, which runs no code of a plugin.
 
     Returns:
         The worker; whether it was confined shows in `Worker.attest`.
@@ -204,6 +206,7 @@ def spawn(
     """
     has_own_pid_namespace = PROTECTIONS[wanted.level].has_namespaces and pid_namespaces is not None
     parent_pid = os.getpid()
+    given = {number: fd for number, fd in ((GIVEN_FD, given_fd), (LOG_FD, log_fd)) if fd is not None}
     with stage("channel", wanted.role):
         ours, theirs = channel_pair(wanted.role, "engine")
     with stage("fork", wanted.role):
@@ -214,9 +217,9 @@ def spawn(
             theirs.close()
             raise
         if pid == 0:
-            _be_worker(wanted, theirs, given_fd, title, become_gate, is_gate_only=is_gate_only)
+            _be_worker(wanted, theirs, given, title, become_gate, is_gate_only=is_gate_only)
     theirs.close()
-    descriptors = (_REQUESTS_FD, _ANSWERS_FD, _NULL_FD, *(() if given_fd is None else (GIVEN_FD,)))
+    descriptors = (_REQUESTS_FD, _ANSWERS_FD, _NULL_FD, *sorted(given))
     mask = sum(1 << capability for capability in wanted.capabilities)
     is_foreign = wanted.userns_fd is not None
     expected = Expectation(
@@ -255,7 +258,7 @@ def _fork(pid_namespaces: namespaces.NewPidNamespaces | None) -> int:
 def _be_worker(
     wanted: Confinement,
     channel: Channel,
-    given_fd: int | None,
+    given: Mapping[int, int],
     title: str,
     become_gate: service.BecomeGate | None,
     *,
@@ -270,8 +273,8 @@ def _be_worker(
             with stage("fork", wanted.role):
                 # From here on, at every level; the change of uid clears it, and the stage "lifetime" sets it again.
                 prctl.set_pdeathsig(signal.SIGKILL)
-                channel, netns_fd, userns_fd = _arrange_descriptors(wanted, channel, given_fd)
-            kept = {_REQUESTS_FD, _ANSWERS_FD, _NULL_FD, *(() if given_fd is None else (GIVEN_FD,))}
+                channel, netns_fd, userns_fd = _arrange_descriptors(wanted, channel, given)
+            kept = {_REQUESTS_FD, _ANSWERS_FD, _NULL_FD, *given}
             attestation = confine(wanted._replace(netns_fd=netns_fd, userns_fd=userns_fd), kept)
         except CniError as error:
             channel.send(service.describe_error(error))
@@ -289,9 +292,9 @@ def _be_worker(
 
 
 def _arrange_descriptors(
-    wanted: Confinement, channel: Channel, given_fd: int | None
+    wanted: Confinement, channel: Channel, given: Mapping[int, int]
 ) -> tuple[Channel, int | None, int | None]:
-    """Put the channel and the given descriptor at their numbers, and close everything else but what is still needed."""
+    """Put the channel and what was given at their numbers, and close everything else but what is still needed."""
     # ORDER: copies above all fixed numbers first, so that no dup2 overwrites a source that is still needed.
     first_free = 10
 
@@ -300,15 +303,13 @@ def _arrange_descriptors(
 
     requests, answers = _duplicate_above(channel.read_fd, first_free), _duplicate_above(channel.write_fd, first_free)
     null = _duplicate_above(os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC), first_free)
-    given, netns_fd, userns_fd = lifted(given_fd), lifted(wanted.netns_fd), lifted(wanted.userns_fd)
-    for source, number in ((requests, _REQUESTS_FD), (answers, _ANSWERS_FD), (null, _NULL_FD), (given, GIVEN_FD)):
-        if source is not None:
-            os.dup2(source, number)
+    sources = [(_duplicate_above(fd, first_free), number) for number, fd in given.items()]
+    netns_fd, userns_fd = lifted(wanted.netns_fd), lifted(wanted.userns_fd)
+    for source, number in ((requests, _REQUESTS_FD), (answers, _ANSWERS_FD), (null, _NULL_FD), *sources):
+        os.dup2(source, number)
     tree_fds = {mount.tree_fd for mount in wanted.mounts if mount.tree_fd is not None}
-    kept = {_REQUESTS_FD, _ANSWERS_FD, _NULL_FD, *tree_fds}
+    kept = {_REQUESTS_FD, _ANSWERS_FD, _NULL_FD, *tree_fds, *given}
     kept |= {fd for fd in (netns_fd, userns_fd) if fd is not None}
-    if given is not None:
-        kept.add(GIVEN_FD)
     if PROTECTIONS[wanted.level].binds_lifetime:
         limits.close_all_but(kept)
     return Channel(_REQUESTS_FD, _ANSWERS_FD, "engine"), netns_fd, userns_fd
@@ -326,6 +327,7 @@ def network_worker(
     netlink_protocols: tuple[int, ...] = (NETLINK_ROUTE,),
     *,
     has_event_loop: bool = False,
+    file_bytes: int = 0,
 ) -> Confinement:
     """Describe a worker that configures a network: CAP_NET_ADMIN, netlink, and the sysctls of its netns.
 
@@ -336,6 +338,7 @@ def network_worker(
         netns: The netns to enter; None for our own.
         netlink_protocols: What it may speak.
         has_event_loop: Whether asyncio may run in it.
+        file_bytes: How long a file may become that it writes to; it can open none.
     """
     has_seccomp = PROTECTIONS[level].has_seccomp
     return Confinement(
@@ -351,7 +354,7 @@ def network_worker(
         has_system_in_view=False,
         rules=(landlock.PathRule(_SYSCTL_DIRECTORY, landlock.READ_WRITE),),
         filter_program=seccomp.worker_filter(netlink_protocols, has_event_loop=has_event_loop) if has_seccomp else b"",
-        file_bytes=0,
+        file_bytes=file_bytes,
         processes=0,
         address_space_bytes=limits.ADDRESS_SPACE_BYTES,
         dies_with_parent=True,
@@ -403,7 +406,7 @@ class Sandbox:
             protocols = (NETLINK_ROUTE, NETLINK_NETFILTER)
             wanted = network_worker(role, self._level, user, netns, protocols, has_event_loop=True)
             inode = None if netns is None else netns.inode
-            self._worker = spawn(wanted, own_namespaces, None, inode, pid_namespaces)
+            self._worker = spawn(wanted, own_namespaces, netns_inode=inode, pid_namespaces=pid_namespaces)
         finally:
             pid_namespaces.close()
             if netns is not None:

@@ -16,6 +16,7 @@ import errno
 import os
 import struct
 
+from cnisandbox.audit.log import AuditLog
 from cnisandbox.boundary.credentials import CAP_NET_ADMIN
 from cnisandbox.boundary.wire import Channel
 from cnisandbox.errors import BoundaryViolation, KernelRefused
@@ -25,7 +26,7 @@ from cnisandbox.monitor.sender import deliver
 from cnisandbox.monitor.world import KernelWorld
 from cnisandbox.netlink.datagram import NETLINK_ROUTE
 from cnisandbox.nft.connection import rules_of, run_text
-from cnisandbox.policy.judge import Judge, LinkFacts, Session
+from cnisandbox.policy.judge import Judge, LinkFacts, Record, Session
 from cnisandbox.policy.own import complaint_about_commands, permits_of, sysctls_of
 from cnisandbox.sysctl import read_raw, write_raw
 
@@ -73,7 +74,8 @@ def _rule_at(family: str, table: str, chain: str, handle: int) -> object:
 
 
 class _Gate:
-    def __init__(self, role: str, plugin: str, ifname: str, names: dict[str, list[str]]) -> None:
+    def __init__(self, role: str, plugin: str, ifname: str, names: dict[str, list[str]], log: AuditLog) -> None:
+        self._log = log
         self._netns = "container" if role == "container worker" else "host"
         self._may_use_nftables = self._netns == "host" and plugin == "bridge"
         # TRUST: below /proc/sys/net these two stand for every link; the kernel gives no link such a name.
@@ -129,6 +131,8 @@ class _Gate:
 
     def _send(self, protocol: int, data: bytes) -> int:
         verdict = self._judge.judge(self._netns, protocol, data)
+        for record in verdict.records:
+            self._log.write(record)
         deliver(self._endpoint(protocol).fileno(), verdict, 1 << CAP_NET_ADMIN)
         if verdict.is_permitted:
             self._judge.after_send(verdict)
@@ -144,17 +148,22 @@ class _Gate:
 
     def _require_sysctl(self, path: str, *, is_write: bool) -> None:
         record = self._judge.judge_sysctl(self._netns, f"net/{path}", is_write)
+        self._log.write(record)
         if not record.permit:
             raise OSError(errno.EACCES, f"net/{path}: {record.reason}")
 
     def _run_nftables(self, text: str) -> str:
         found = complaint_about_commands(text, _rule_at)
+        permit = "" if found else "nf_tables: own tables and chains"
+        self._log.write(Record(self._netns, {"type": "nf_tables", "commands": text}, permit, found))
         if found:
             raise OSError(errno.EPERM, f"nf_tables: {found}")
         return run_text(text)
 
 
-def serve(channel: Channel, role: str, plugin: str, ifname: str, names: dict[str, list[str]]) -> NoReturn:
+def serve(
+    channel: Channel, role: str, plugin: str, ifname: str, names: dict[str, list[str]], log: AuditLog | None = None
+) -> NoReturn:
     """Be a gate until the peer has gone, or breaks the protocol.
 
     Args:
@@ -163,8 +172,9 @@ def serve(channel: Channel, role: str, plugin: str, ifname: str, names: dict[str
         plugin: Which plugin is served.
         ifname: CNI_IFNAME.
         names: Netconf key to names of links, as the peer says.
+        log: Where judgements are written; None for nowhere.
     """
-    gate = _Gate(role, plugin, ifname, names)
+    gate = _Gate(role, plugin, ifname, names, log or AuditLog(-1, plugin, "", ifname))
     channel.send([0, None])
     while True:
         try:
