@@ -227,18 +227,22 @@ def _with_own_header(protocol: int, envelope: Message, body: bytes, table: Table
     return body[:1] + bytes(table.header.size - 1)
 
 
+_BATCH_MARKS = (NFNL_MSG_BATCH_BEGIN, NFNL_MSG_BATCH_END)
+
+
 def _check_batch(messages: Sequence[Message]) -> None:
     """Check that a batch is one from the datagram's first message to its last.
 
     KERNEL: what stands behind the end of a batch is left out without an answer, and what stands in it is handed to the
-    subsystem that the beginning names.
+    subsystem that the beginning names. A batch without its end is undone, which is how `nft --check` tries one.
     """
-    marks = [message.type for message in messages if message.type in (NFNL_MSG_BATCH_BEGIN, NFNL_MSG_BATCH_END)]
+    marks = [place for place, message in enumerate(messages) if message.type in _BATCH_MARKS]
     if not marks:
         return
-    is_whole = messages[0].type == NFNL_MSG_BATCH_BEGIN and messages[-1].type == NFNL_MSG_BATCH_END
-    if not is_whole or len(marks) != 2 or messages[0].header.get("res_id") != NFNL_SUBSYS_NFTABLES:
+    is_begun = messages[0].type == NFNL_MSG_BATCH_BEGIN and messages[0].header.get("res_id") == NFNL_SUBSYS_NFTABLES
+    is_ended = marks == [0, len(messages) - 1] and messages[-1].type == NFNL_MSG_BATCH_END
+    if not is_begun or not (is_ended or marks == [0]):
         raise CodecError("a batch that is not one of nf_tables, from the first message to the last")
-    for message in messages[1:-1]:
-        if message.type >> 8 != NFNL_SUBSYS_NFTABLES:
+    for message in messages[1:]:
+        if message.type >> 8 != NFNL_SUBSYS_NFTABLES and message.type not in _BATCH_MARKS:
             raise CodecError(f"message type {message.type} in a batch of nf_tables")

@@ -19,7 +19,15 @@ from cnisandbox.netlink.datagram import (
     encode_datagram,
     message_name,
 )
-from cnisandbox.netlink.message import NLM_F_DUMP, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR, Message, decode_messages
+from cnisandbox.netlink.message import (
+    NLM_F_ACK,
+    NLM_F_DUMP,
+    NLM_F_REQUEST,
+    NLMSG_DONE,
+    NLMSG_ERROR,
+    Message,
+    decode_messages,
+)
 from cnisandbox.netlink.tables import address, link, neighbour, netfilter, route, rule, traffic
 from cnisandbox.netlink.tables.monitored import NETFILTER_TABLES, ROUTE_TABLES
 from tests.unit.netlink_corpus import recorded
@@ -185,3 +193,22 @@ def test_the_kernel_takes_what_is_encoded_again_as_it_takes_the_original(world: 
     assert {"RTM_NEWLINK", "RTM_SETLINK", "RTM_NEWROUTE", "RTM_NEWRULE", "RTM_NEWQDISC", "RTM_NEWTFILTER"} <= accepted
     assert {"NFT_MSG_NEWRULE", "NFT_MSG_NEWSETELEM", "NFT_MSG_NEWOBJ", "NFT_MSG_DELRULE"} <= accepted
     assert accepted <= MESSAGE_NAMES
+
+
+def test_the_kernel_undoes_a_batch_without_an_end(world: World) -> None:
+    """So it may pass when its messages may: `nft --check` tries a batch like this."""
+    header = {"family": AF_UNSPEC, "version": 0, "res_id": 10}
+    marks = (netfilter.NFNL_MSG_BATCH_BEGIN, netfilter.NFNL_MSG_BATCH_END)
+    begin, end = (Message(type_, NLM_F_REQUEST, 1, 0, header, {}) for type_ in marks)
+    of_ip = {"family": AF_INET, "version": 0, "res_id": 0}
+    table = Message(NFT, NLM_F_REQUEST | NLM_F_ACK, 2, 0, of_ip, {"name": "tried"})
+
+    def tables_after(*messages: Message) -> list[str]:
+        kernel = Replay()
+        errors = kernel.errors(NETLINK_NETFILTER, encode_datagram(NETLINK_NETFILTER, messages))
+        assert {number for _, number in errors} <= {0}
+        tables = kernel.dump(NETLINK_NETFILTER, GETTABLE, {"family": AF_UNSPEC}, {})
+        return [message.attributes["name"] for message in tables]
+
+    assert world.call(tables_after, begin, table) == []
+    assert world.call(tables_after, begin, table, end) == ["tried"]

@@ -269,7 +269,6 @@ MALFORMED = {
         ),
     ),
     "expression-of-another-number": (12, message(NEWRULE, nfgenmsg() + nest(4, 2, 1))),
-    "begin-alone": (12, message(BATCH_BEGIN, nfgenmsg(0, 10))),
     "end-alone": (12, message(BATCH_END, nfgenmsg(0, 10))),
     "end-then-more": (
         12,
@@ -382,6 +381,15 @@ def test_an_alias_is_written_without_nul():
 
 
 # --- what permits look at, byte by byte ---
+
+
+def test_a_batch_that_is_only_tried_has_no_end():
+    """The kernel undoes it; tests/netns/test_netlink_reencoding.py shows that it does."""
+    begin, table = message(BATCH_BEGIN, nfgenmsg(0, 10)), message(10 << 8, nfgenmsg(2) + attribute(1, b"tried\0"))
+    assert [one.type for one in decode_datagram(12, begin + table)] == [BATCH_BEGIN, 10 << 8]
+    for wrong in (table + begin, begin + table + begin, begin + message(BATCH_END, nfgenmsg(0, 10)) + table):
+        with pytest.raises(CodecError, match="not one of nf_tables"):
+            decode_datagram(12, wrong)
 
 
 def test_the_jump_of_a_rule_is_read():
