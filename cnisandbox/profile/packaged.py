@@ -8,7 +8,7 @@ Privilege: none.
 from cnisandbox.hints import Any
 
 # Changes with what a profile can include, and with what is understood of it.
-STAMP = "ead7bc52250138db7a961622fb9e4723"
+STAMP = "5174c11a0dc85479096608d08d5ed8bc"
 
 _0 = ('container:1', ('container',), ('RTM_GETLINK',), ('any',), (), (), ('ifname', 'alt_ifname', 'ext_mask'), (), (), (), 'finds links of the container, by name or all of them')
 _1 = ('container:2', ('container',), ('RTM_GETLINK', 'RTM_GETADDR', 'RTM_GETROUTE', 'RTM_GETRULE'), (), (), (), ('ext_mask',), (), (), (), 'lists links, addresses, routes and rules of the container')
@@ -70,14 +70,14 @@ _56 = ('host-device:2', ('host',), ('RTM_GETLINK',), (), (), (), ('ext_mask',), 
 _57 = ('host-device:3', ('host',), ('RTM_NEWLINK', 'RTM_SETLINK'), ('netconf:device',), (), (), ('net_ns_fd',), (), (), (), 'sets the device down, and moves it into the container')
 _58 = ('host-device:4', ('container',), ('RTM_NEWLINK', 'RTM_SETLINK'), ('netconf:device', 'attachment'), (), (), ('ifname', 'ifalias', 'net_ns_fd'), (), (), (), 'names it as the container knows it, with its old name as the alias; DEL: the reverse, and back to the host')
 _59 = ('master', '@default-route')
-_60 = ('stacked:1', ('host',), ('RTM_GETLINK',), ('netconf:master', 'default-route'), (), (), ('ifname', 'ext_mask'), (), (), (), "finds the link to stand on, which is the default route's if the netconf names none")
+_60 = ('stacked:1', ('host',), ('RTM_GETLINK',), ('netconf:master',), (), (), ('ifname', 'ext_mask'), (), (), (), "finds the link to stand on, which is the default route's if the netconf names none")
 _61 = ('stacked:2', ('host',), ('RTM_GETROUTE',), (), (), (), (), (), (), (), 'looks for the default route')
 _62 = ('stacked:3', ('host', 'container'), ('RTM_GETLINK',), ('created', 'name:veth????????'), (), (), ('ifname', 'ext_mask'), (), (), (), 'looks whether the temporary name is still there')
 _63 = ('stacked:4', ('container',), ('RTM_SETLINK',), ('created',), (), (), ('ifname',), (), (), (), 'gives it the name that the container knows it by')
 _64 = ('stacked:5', ('container',), ('RTM_DELLINK',), ('created',), (), (), (), (), (), (), 'takes it away when the rest fails')
-_65 = ('ipvlan:1', ('host',), ('RTM_NEWLINK',), ('name:veth????????',), ('ipvlan',), ('netconf:master', 'default-route'), ('link', 'ifname', 'mtu', 'txqlen', 'net_ns_fd', 'linkinfo.kind', 'linkinfo.data.mode', 'linkinfo.data.flags'), (), (), (), 'creates it on the link that the netconf names, in the container')
+_65 = ('ipvlan:1', ('host',), ('RTM_NEWLINK',), ('name:veth????????',), ('ipvlan',), ('netconf:master',), ('link', 'ifname', 'mtu', 'txqlen', 'net_ns_fd', 'linkinfo.kind', 'linkinfo.data.mode', 'linkinfo.data.flags'), (), (), (), 'creates it on the link that the netconf names, in the container')
 _66 = ('loopback:1', ('container',), ('RTM_NEWLINK', 'RTM_SETLINK'), ('loopback',), (), (), (), (), (), (), 'sets lo up, and down again')
-_67 = ('macvlan:1', ('host',), ('RTM_NEWLINK',), ('name:veth????????',), ('macvlan',), ('netconf:master', 'default-route'), ('link', 'ifname', 'mtu', 'txqlen', 'address', 'net_ns_fd', 'linkinfo.kind', 'linkinfo.data.mode', 'linkinfo.data.bc_queue_len'), (), (), (), 'creates it on the link that the netconf names, in the container')
+_67 = ('macvlan:1', ('host',), ('RTM_NEWLINK',), ('name:veth????????',), ('macvlan',), ('netconf:master',), ('link', 'ifname', 'mtu', 'txqlen', 'address', 'net_ns_fd', 'linkinfo.kind', 'linkinfo.data.mode', 'linkinfo.data.bc_queue_len'), (), (), (), 'creates it on the link that the netconf names, in the container')
 _68 = ('prevResult.interfaces.name', '')
 _69 = ('portmap:1', ('host',), ('NFT_MSG_NEWTABLE',), (), (), (), ('name',), ('ip nat', 'ip6 nat'), (), (), 'has the tables that iptables keeps its rules in')
 _70 = ('portmap:2', ('host',), ('NFT_MSG_NEWCHAIN',), (), (), (), ('table', 'name', 'type', 'hook.hooknum', 'hook.priority', 'policy'), ('ip nat', 'ip6 nat'), ('PREROUTING', 'INPUT', 'OUTPUT', 'POSTROUTING'), (), 'has the chains that the kernel enters, as iptables makes them when they are not there')
