@@ -25,12 +25,11 @@ from cnisandbox.boundary.syscalls import CLONE_NEWNET, lib
 from cnisandbox.hints import NamedTuple
 from cnisandbox.monitor import notify
 from cnisandbox.monitor.notify import Gone, Listener, Question
-from cnisandbox.monitor.opener import Opener
+from cnisandbox.monitor.opener import SYSCTL_PREFIX, Opener
 from cnisandbox.monitor.sender import deliver, netns_inode_of, protocol_of
 from cnisandbox.monitor.threads import CONTAINER, HOST, Threads
 from cnisandbox.policy.judge import Judge
 
-SYSCTL_PREFIX = "/proc/sys/net/"
 # Files of the kernel's constants that stand in no view: the clock by which traffic control counts.
 READABLE_FILES = ("/proc/net/psched",)
 # LIMIT: descriptors of ours that a program has at a time; select(2) takes no number above 1023.

@@ -107,7 +107,10 @@ class Judge:
         self._world = world
         self._links = Links(session, world)
         self._births: list[_Birth] = []
-        self._gone = 0  # number of the link that a message names, which the sender knows and which is there no more
+        # The link that a message names, which the sender may know of and which is not there: number and name.
+        self._gone: tuple[int, str] | None = None
+        # Which netns the sender's descriptors meant when they were first looked at in this datagram.
+        self._named: dict[int, str | None] = {}
 
     def judge(self, netns: str, protocol: int, datagram: bytes) -> Verdict:
         """Judge a datagram.
@@ -118,7 +121,8 @@ class Judge:
             datagram: What the sender wrote; any bytes.
         """
         self._births = []
-        self._gone = 0
+        self._gone = None
+        self._named = {}
         try:
             messages = decode_datagram(protocol, datagram)
         except CodecError as error:
@@ -126,8 +130,10 @@ class Judge:
             return Verdict(False, b"", errno.EPERM, (Record(netns, what, "", f"malformed: {error}"),))
         records = tuple(self._record(netns, protocol, message) for message in messages)
         if not all(record.permit for record in records):
-            is_about_gone = self._gone != 0 and len(messages) == 1
-            instead = look_for(self._gone, messages[0]) if is_about_gone else stand_in(protocol, messages)
+            if self._gone is not None and len(messages) == 1:
+                instead = look_for(*self._gone, messages[0])
+            else:
+                instead = stand_in(protocol, messages)
             return Verdict(False, instead, 0 if instead else errno.EPERM, records)
         translated = [message._replace(attributes=self._translated(message.attributes)) for message in messages]
         return Verdict(True, encode_datagram(protocol, translated), 0, records)
@@ -227,9 +233,7 @@ class Judge:
         if is_birth and (facts is None or message.flags & NLM_F_EXCL):
             return self._complaint_about_birth(netns, ifname, message, permit)
         if facts is None:
-            self._note_gone(netns, ifindex)
-            is_covered = "any" in permit.links or self._links.is_name_covered(netns, ifname, permit.links)
-            return "" if ifname and is_covered else f"link {ifname or ifindex}, which is not there"
+            return self._complaint_about_nothing(netns, name, message, permit)
         if not self._links.is_covered(netns, facts, permit.links):
             return f"link {facts.ifname}"
         self._links.note_seen(netns, facts.ifindex)
@@ -244,14 +248,30 @@ class Judge:
             netns, attributes, permit
         )
 
-    def _note_gone(self, netns: str, ifindex: int) -> None:
-        """Note that a link is gone, if that is no secret: it had been seen, or every link of the netns may be."""
+    def _complaint_about_nothing(self, netns: str, name: str, message: Message, permit: Permit) -> str:
+        """Look at a message about a link that is not there: it may be looked for, nothing else.
+
+        KERNEL: RTM_NEWLINK with NLM_F_CREATE would make it, under the number that the sender has chosen; and what is
+        there of another kind when the message arrives would be changed.
+        """
+        ifindex = message.header["ifindex"]
+        ifname = message.attributes.get("ifname") or message.attributes.get("alt_ifname") or ""
+        is_named = "any" in permit.links or self._links.is_name_covered(netns, ifname, permit.links)
+        if ifname and is_named and name == "RTM_GETLINK":
+            return ""
+        # That it is not there is no secret if it had been seen, if every link of the netns may be, or any of its name.
         may_see_all = any(
-            netns in permit.netns and "RTM_GETLINK" in permit.messages and "any" in permit.links
-            for permit in self._permits
+            netns in other.netns and "RTM_GETLINK" in other.messages and "any" in other.links for other in self._permits
         )
-        if may_see_all or self._links.is_seen(netns, ifindex):
-            self._gone = ifindex
+        if may_see_all or self._links.is_seen(netns, ifindex) or (not ifindex and is_named):
+            self._gone = ifindex, ifname
+        return f"link {ifname or ifindex}, which is not there"
+
+    def _netns_named(self, descriptor: int) -> str | None:
+        """Say which netns a descriptor of the sender's means: what it meant when it was judged, whatever it is now."""
+        if descriptor not in self._named:
+            self._named[descriptor] = self._world.netns_of(descriptor)
+        return self._named[descriptor]
 
     def _complaint_about_new_name(self, netns: str, facts: LinkFacts, ifname: str, permit: Permit) -> str:
         """A message by index that also has a name renames; the new name has to be covered as well."""
@@ -267,7 +287,7 @@ class Judge:
             return f"kind {info.get('kind')}"
         place = netns
         if "net_ns_fd" in attributes:
-            named = self._world.netns_of(attributes["net_ns_fd"])
+            named = self._netns_named(attributes["net_ns_fd"])
             if named is None:
                 return "a netns that may not be named"
             place = named
@@ -294,7 +314,7 @@ class Judge:
         ifname = peer.get("ifname", "")
         if not ifname:
             return "a peer without a name"
-        place = self._world.netns_of(peer["net_ns_fd"]) if "net_ns_fd" in peer else netns
+        place = self._netns_named(peer["net_ns_fd"]) if "net_ns_fd" in peer else netns
         return "a netns that may not be named" if place is None else _Birth(place, ifname)
 
     def _complaint_about_targets(
@@ -305,7 +325,7 @@ class Judge:
             ifindex = attributes.get(name, 0)
             if ifindex and not self._is_related(netns, ifindex, permit):
                 return f"{name} {ifindex}"
-        if "net_ns_fd" in attributes and not is_birth and self._world.netns_of(attributes["net_ns_fd"]) is None:
+        if "net_ns_fd" in attributes and not is_birth and self._netns_named(attributes["net_ns_fd"]) is None:
             return "a netns that may not be named"
         return ""
 
@@ -359,10 +379,8 @@ class Judge:
         return translated
 
     def _own_descriptor(self, descriptor: int) -> int:
-        netns = self._world.netns_of(descriptor)
-        if netns is None:  # it was closed since it was judged
-            return -1 & 0xFFFFFFFF
-        return self._world.descriptor_of(netns)
+        netns = self._netns_named(descriptor)
+        return -1 & 0xFFFFFFFF if netns is None else self._world.descriptor_of(netns)
 
 
 def _forbidden(protocol: int, name: str, message: Message) -> str:

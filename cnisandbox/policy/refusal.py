@@ -9,7 +9,8 @@ Source: net/core/rtnetlink.c (rtnetlink_rcv_msg), net/netfilter/nfnetlink.c (nfn
 import struct
 from collections.abc import Sequence
 
-from cnisandbox.netlink.datagram import NETLINK_NETFILTER, NETLINK_ROUTE
+from cnisandbox.netlink.codec import Attributes
+from cnisandbox.netlink.datagram import NETLINK_NETFILTER, NETLINK_ROUTE, encode_datagram
 from cnisandbox.netlink.message import NLM_F_ACK, NLM_F_REQUEST, Message
 
 _NLMSGHDR = struct.Struct("=IHHII")
@@ -38,18 +39,23 @@ def stand_in(protocol: int, messages: Sequence[Message]) -> bytes:
     return b""
 
 
-def look_for(ifindex: int, message: Message) -> bytes:
-    """Make the datagram that stands in for a message about a link that is there no more.
+def look_for(ifindex: int, ifname: str, message: Message) -> bytes:
+    """Make the datagram that stands in for a message about a link that is not there.
 
     Links go by themselves, with their peer or their netns, while somebody is about to delete them: he is to be told
     that there is none (ENODEV), not that he may not. The kernel says so when it is asked for the link, which needs no
     capability.
 
     Args:
-        ifindex: The link's number, which is not used again.
+        ifindex: The link's number, which is not used again; 0: it is named.
+        ifname: The link's name.
         message: What the program sent.
     """
-    return _bare(_RTM_GETLINK, message, struct.pack("=BxHiII", 0, 0, ifindex, 0, 0))
+    attributes: Attributes = {} if ifindex else {"ifname": ifname}
+    header = {"family": 0, "type": 0, "ifindex": ifindex, "flags": 0, "change": 0}
+    flags = NLM_F_REQUEST | NLM_F_ACK
+    request = Message(_RTM_GETLINK, flags, message.sequence, message.port, header, attributes)
+    return encode_datagram(NETLINK_ROUTE, [request])
 
 
 def _bare(type_: int, message: Message, body: bytes) -> bytes:

@@ -32,8 +32,8 @@ from cnisandbox.errors import BoundaryViolation, CniError, PrivilegeNotDropped
 from cnisandbox.hints import NamedTuple, NoReturn
 from cnisandbox.monitor import notify, opener
 from cnisandbox.monitor.notify import Listener
-from cnisandbox.monitor.opener import LocalOpener, Opener, RemoteOpener
-from cnisandbox.monitor.supervisor import READABLE_FILES, SYSCTL_PREFIX, Situation, Supervisor
+from cnisandbox.monitor.opener import SYSCTL_PREFIX, LocalOpener, Opener, RemoteOpener
+from cnisandbox.monitor.supervisor import READABLE_FILES, Situation, Supervisor
 from cnisandbox.monitor.threads import CONTAINER, HOST, Threads
 from cnisandbox.monitor.world import KernelWorld
 from cnisandbox.netlink.datagram import protocol_of

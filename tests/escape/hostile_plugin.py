@@ -184,6 +184,12 @@ def have_a_module_loaded_for_a_kind() -> int:
 
 
 @attempt
+def make_a_link_of_a_chosen_number() -> int:
+    """Of a kind that the profile does not name."""
+    return inside(link(NEWLINK, attribute(IFNAME, text("xnum1")), info("ifb"), ifindex=500, flags=CREATE))
+
+
+@attempt
 def delete_a_link_of_the_host() -> int:
     return answer_to(route_socket(is_inside=False), link(DELLINK, ifindex=VICTIM))
 

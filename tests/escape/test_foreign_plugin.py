@@ -50,6 +50,7 @@ attributes = ["ifname"]
 
 # What does not fail with EPERM.
 EXPECTED = {
+    "make-a-link-of-a-chosen-number": errno.ENODEV,
     "send-too-much": errno.EMSGSIZE,
     "use-the-system-calls-of-32-bits": -signal.SIGSYS,
     "use-the-system-calls-of-x32": -signal.SIGSYS,
@@ -147,3 +148,36 @@ def test_root_without_the_runner_can(world: World, tmp_path: Path, name: str) ->
     """The control: each attempt is one that works."""
     done = world.run([sys.executable, *prepare(world, tmp_path), name], env=ENVIRONMENT, timeout=30)
     assert json.loads(done.stdout) == {name: 0}
+
+
+CLIMB = """#!/usr/bin/python3
+import json, os
+found = {}
+for path in ("self/status", "self/maps", "self/mem", "self/ns/net", "self/cmdline", "sys/kernel/core_pattern"):
+    for flags in (os.O_RDONLY, os.O_WRONLY):
+        try:
+            os.close(os.open(f"/proc/sys/net/../../{path}", flags))
+            found[f"{path} {flags}"] = 0
+        except OSError as error:
+            found[f"{path} {flags}"] = error.errno
+with open("/proc/sys/net/ipv4/conf/lo/forwarding") as file:
+    found["control"] = file.read()
+print(json.dumps(found))
+"""
+
+
+def test_a_path_through_the_sysctls_leads_nowhere_else(world: World) -> None:
+    """At hardened no permit looks at it, and who opens it has a procfs in view where it stands itself."""
+    directory = Path(f"/usr/local/lib/cnisandbox-climb-{os.getpid()}")
+    directory.mkdir(mode=0o755)
+    try:
+        world.netns("blue")
+        plugin = directory / "climb"
+        plugin.write_text(CLIMB)
+        plugin.chmod(0o755)
+        done = world.run([*EXEC, "--profile", "generic", "--", str(plugin)], env=ENVIRONMENT, timeout=30)
+    finally:
+        shutil.rmtree(directory)
+    found = json.loads(done.stdout)
+    assert found.pop("control") in ("0\n", "1\n")
+    assert set(found.values()) == {errno.EACCES}

@@ -241,6 +241,15 @@ def test_settings_of_others_are_refused(world: World) -> None:
     assert world.call(ask, HOST, WRITE_SYSCTL, "ipv4/ip_forward", b"1") == 0
 
 
+def test_what_stands_twice_in_a_command_is_what_was_judged(world: World) -> None:
+    prepare(world)
+    ours, others = '{"family": "inet", "name": "cnisandbox_masquerade"}', '{"family": "ip", "name": "filter"}'
+    for first, second, expected in ((ours, others, errno.EPERM), (others, ours, 0)):
+        text = f'{{"nftables": [{{"add": {{"table": {first}, "table": {second}}}}}]}}'
+        assert world.call(ask, HOST, NFTABLES, text) == expected
+    assert [item["table"]["name"] for item in world.nft_ruleset() if "table" in item] == ["cnisandbox_masquerade"]
+
+
 TABLE = {"family": "ip", "name": "filter"}
 
 

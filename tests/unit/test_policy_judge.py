@@ -240,6 +240,59 @@ def test_who_knows_of_a_link_is_told_that_it_is_gone() -> None:
         assert message_sent.header["ifindex"] == (5 if instead == GETLINK else 0)
 
 
+def test_a_netns_is_the_one_that_was_judged() -> None:
+    """The sender has threads: what its descriptor means may be another netns at every look."""
+
+    class Changing(Kernel):
+        def netns_of(self, descriptor: int) -> str | None:
+            self.looks = getattr(self, "looks", 0) + 1
+            return ("host", "container")[self.looks % 2]
+
+    into_container = permit(
+        messages=("RTM_NEWLINK",),
+        netns=("host",),
+        links=("name:vethbbbbbbbb",),
+        kinds=("veth",),
+        related=("attachment",),
+        attributes=("ifname", "linkinfo.kind", "linkinfo.data.peer.ifname", "linkinfo.data.peer.net_ns_fd"),
+    )
+    kernel = Changing()
+    del kernel.links["container", 2]
+    for _ in range(2):
+        verdict = sent(judge(into_container, kernel=kernel), veth("vethbbbbbbbb", peer="eth0"))
+        if verdict.is_permitted:
+            (message_sent,) = decode_datagram(NETLINK_ROUTE, verdict.datagram)
+            assert message_sent.attributes["linkinfo"]["data"]["peer"]["net_ns_fd"] == CONTAINER_FD
+        else:
+            assert reason(verdict) == "p does not cover a new peer eth0 in the host's netns"
+    assert kernel.looks == 2
+
+
+def test_a_link_of_a_chosen_number_is_not_born() -> None:
+    """The kernel would make it, of whatever kind and upon whatever link the message says."""
+    may_make = permit(
+        messages=("RTM_NEWLINK", "RTM_SETLINK"),
+        links=("name:x*",),
+        kinds=("veth",),
+        attributes=("ifname", "link", "linkinfo.*"),
+    )
+    made = link(NEWLINK, 500, REQUEST | ACK | CREATE, ifname="x1", link=5, linkinfo={"kind": "macvlan"})
+    assert "which is not there" in reason(sent(judge(may_make), made))
+    assert "kind macvlan" in reason(sent(judge(may_make), made._replace(header={**made.header, "ifindex": 0})))
+
+
+@pytest.mark.parametrize("type_", [NEWLINK, SETLINK, DELLINK])
+def test_a_link_that_is_not_there_is_not_changed(type_: int) -> None:
+    """What comes into being before the message arrives may be of another kind than the permit names."""
+    engine = judge(
+        permit(messages=("RTM_NEWLINK", "RTM_SETLINK", "RTM_DELLINK"), links=("name:x*",), attributes=("ifname", "mtu"))
+    )
+    verdict = sent(engine, link(type_, ifname="x1"))
+    assert not verdict.is_permitted
+    (message_sent,) = decode_datagram(NETLINK_ROUTE, verdict.datagram)
+    assert (message_sent.type, message_sent.attributes) == (GETLINK, {"ifname": "x1"})
+
+
 def test_a_master_is_a_related_link() -> None:
     engine = judge(
         permit(messages=("RTM_SETLINK",), links=("peer",), related=("netconf:bridge",), attributes=("master",))
