@@ -130,6 +130,7 @@ def _open_one(path: str, uid: int, gid: int, userns_fd: int) -> StateDir:
         is_ours = os.fstat(plain_fd).st_uid == uid
         if not is_ours:
             _require_roots_alone(plain_fd, path)
+            _let_its_owner_in(plain_fd)
             tree_fd = _idmapped(plain_fd, path, userns_fd)
             if tree_fd is not None:
                 return StateDir(path, tree_fd)
@@ -148,6 +149,16 @@ def _require_roots_alone(fd: int, path: str) -> None:
             f"open {quoted(path)}: somebody else than root may write to it",
             f"chown root:root and chmod go-w {path}, and look at what is in it",
         )
+
+
+def _let_its_owner_in(fd: int) -> None:
+    """Give the owner what he needs; the reference tuning makes its directory with mode 0600, which stops all but root.
+
+    Nobody else gains by it, and root, who owns it, is not held up by modes.
+    """
+    mode = stat.S_IMODE(os.fstat(fd).st_mode)
+    if mode & stat.S_IRWXU != stat.S_IRWXU:
+        os.fchmod(fd, mode | stat.S_IRWXU)
 
 
 def _idmapped(plain_fd: int, path: str, userns_fd: int) -> int | None:

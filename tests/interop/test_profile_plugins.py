@@ -19,6 +19,7 @@ import pytest
 
 from cnisandbox.profile import load
 from tests.interop.plugin_calls import REFERENCE_DIR, JsonObject, Plugins, with_prev_result
+from tests.interop.steps import Step, look, require_no_refusal
 from tests.world import World, new_world
 
 EXEC = (sys.executable, "-m", "cnisandbox.cli.main", "exec")
@@ -135,48 +136,6 @@ CASES = {
 }
 
 
-class Step(NamedTuple):
-    """What a call left behind, with what is different each time made equal."""
-
-    verb: str
-    returncode: int
-    output: str
-    links: list[str]
-    rulesets: str
-    settings: list[bytes]
-
-
-def _equal(text: str) -> str:
-    text = re.sub(r"([0-9a-f]{2}:){5}[0-9a-f]{2}", "MAC", text)
-    return re.sub(r"veth[0-9a-f]{8}", "veth", text)
-
-
-def _links(world: World, netns: str | None) -> list[str]:
-    """Links, addresses, routes, rules and queues; without what the kernel does by itself, and when it likes."""
-    shown = []
-    for link in world.ip("link", netns=netns):
-        flags = sorted({"UP", "PROMISC", "ALLMULTI"} & set(link["flags"]))
-        values = [link.get(key) for key in ("ifname", "mtu", "txqlen", "master", "ifalias", "address")]
-        shown.append(f"link {values} {flags} {link.get('linkinfo', {}).get('info_kind')}")
-    for link in world.ip("address", netns=netns):
-        addresses = [item for item in link.get("addr_info", []) if item["scope"] != "link"]
-        shown += [f"address {link['ifname']} {item['local']}/{item['prefixlen']} {item['scope']}" for item in addresses]
-    for family in ("-4", "-6"):
-        for route in world.ip(family, "route", "show", "table", "all", netns=netns):
-            if route.get("type", "unicast") == "unicast" and not route["dst"].startswith(("fe80", "ff00")):
-                keys = ("dst", "gateway", "dev", "prefsrc", "table", "scope", "metric")
-                shown.append(f"route {[route.get(key) for key in keys]}")
-        shown += [f"rule {rule}" for rule in world.ip(family, "rule", netns=netns)]
-    queues = world.run(["tc", "qdisc"], netns=netns).stdout.decode().splitlines()
-    shown += [line for line in queues if "tbf" in line or "ingress" in line]
-    return sorted(_equal(line) for line in shown)
-
-
-def _settings(world: World) -> list[bytes]:
-    keys = ("net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding", "net/ipv4/conf/lab0/route_localnet")
-    return [world.run(["cat", f"/proc/sys/{key}"], expect=None).stdout for key in keys]
-
-
 def _sequence(case: Case, prefix: tuple[str, ...], after: Callable[[World, str], None]) -> list[Step]:
     steps = []
     with new_world() as world:
@@ -196,18 +155,12 @@ def _sequence(case: Case, prefix: tuple[str, ...], after: Callable[[World, str],
             )
             after(world, f"{verb}: {done.stdout.decode()} {done.stderr.decode()}")
             result = json.loads(done.stdout) if verb == "ADD" and done.returncode == 0 and done.stdout else result
-            rulesets = world.run(["nft", "-s", "list", "ruleset"]).stdout.decode()
-            tables = sorted(re.split(r"(?m)^(?=table )", rulesets))  # which family comes first is left to chance
-            links = [*_links(world, None), *_links(world, "blue")]
-            output = _equal(done.stdout.decode())
-            steps.append(Step(verb, done.returncode, output, links, _equal("".join(tables)), _settings(world)))
+            steps.append(look(world, verb, done))
     return steps
 
 
-def _require_no_refusal(world: World, call: str) -> None:
-    log = world.outside_path(LOG)
-    lines = log.read_text().splitlines() if log.exists() else []
-    assert [line for line in lines if "refused" in json.loads(line)] == [], call
+def _no_refusal(world: World, call: str) -> None:
+    require_no_refusal(world.outside_path(LOG), call)
 
 
 @pytest.mark.usefixtures("plugin_dir")
@@ -217,7 +170,7 @@ def test_a_confined_reference_plugin_does_what_it_does_as_root(name: str) -> Non
     plugin = case.plugin or case.netconf["type"]
     assert load.load_profile(plugin).level.value == "mediated"
     expected = _sequence(case, (), lambda _world, _call: None)
-    found = _sequence(case, (*EXEC, "--log", LOG, "--"), _require_no_refusal)
+    found = _sequence(case, (*EXEC, "--log", LOG, "--"), _no_refusal)
     if case.adds is not None:
         assert (expected[0].returncode == 0) == case.adds, expected[0]
     for step, wanted in zip(found, expected, strict=True):
@@ -257,7 +210,7 @@ def test_portmap_ends_connections_of_its_port_and_no_others(world: World, prefix
     )
 
     assert done.returncode == 0, done.stdout
-    _require_no_refusal(world, "ADD")
+    _no_refusal(world, "ADD")
     assert _connections(world) == {5354}
 
 
