@@ -11,6 +11,8 @@ from cnisandbox.cli import output
 if TYPE_CHECKING:
     from cnisandbox.cli.main import Command
 
+_DESCRIPTION = "CNI plugins, and a sandbox for them, that never run with more than CAP_NET_ADMIN."
+
 
 class CommandModule(Protocol):
     """What the module of a subcommand has; its docstring is the text of its --help."""
@@ -31,22 +33,26 @@ class _Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: {output.printable(message)}\n  `{self.prog} --help` shows what it takes\n")
 
 
-def run(commands: "Sequence[Command]", arguments: list[str]) -> int:
+def run(
+    commands: "Sequence[Command]", arguments: list[str], prog: str = "cnisandbox", description: str = _DESCRIPTION
+) -> int:
     """Run the subcommand that the first argument names.
 
     Args:
         commands: All there are.
         arguments: The command line, without the program's name.
+        prog: The words in front of it.
+        description: What the help says where no subcommand is named.
 
     Returns:
         The exit status.
     """
     command = next((command for command in commands if arguments and command.name == arguments[0]), None)
     if command is None:
-        return _without_command(commands, arguments)
+        return _without_command(commands, arguments, prog, description)
     module = cast(CommandModule, importlib.import_module(command.module))
     parser = _Parser(
-        prog=f"cnisandbox {command.name}",
+        prog=f"{prog} {command.name}",
         description=module.__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
@@ -55,14 +61,14 @@ def run(commands: "Sequence[Command]", arguments: list[str]) -> int:
     return module.run(parser.parse_args(arguments[1:]))
 
 
-def _without_command(commands: "Sequence[Command]", arguments: list[str]) -> int:
+def _without_command(commands: "Sequence[Command]", arguments: list[str], prog: str, description: str) -> int:
     width = max(len(command.name) for command in commands)
     listed = "\n".join(f"  {command.name.ljust(width)}  {command.summary}" for command in commands)
     parser = _Parser(
-        prog="cnisandbox",
-        usage="cnisandbox COMMAND [ARGUMENT...]",
-        description="CNI plugins, and a sandbox for them, that never run with more than CAP_NET_ADMIN.",
-        epilog=f"commands:\n{listed}\n\n`cnisandbox COMMAND --help` says more about each.",
+        prog=prog,
+        usage=f"{prog} COMMAND [ARGUMENT...]",
+        description=description,
+        epilog=f"commands:\n{listed}\n\n`{prog} COMMAND --help` says more about each.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )

@@ -1,38 +1,41 @@
 """Where an attempt is made: a machine in small, with the attacked process in it, judged from outside of that process.
 
-    world ── arena: process 1 of its own pid namespace, in fresh network and mount namespaces: "the host"
-               │  links of the host     hostbr0 (deletable), uplink0 ── uplink1, veth0, and one with a name made up
-               │                        after the worker was forked
-               │  files of the host     /run, /var/lib/cni: empty tmpfs; /run/open is writable for everybody
-               ├── /run/netns/blue      the container: eth0 ── veth0 of the host
-               ├── /run/netns/victim    a container of somebody else
-               ├── bystander            a process of root
-               ├── neighbour            one of the service user, like the engine of another call
-               └── the attacked process: container worker, host worker, engine or delegate worker
+    arena: process 1 of its own pid namespace, in fresh network, mount, ipc and uts namespaces: "the host"
+      │  links of the host     hostbr0 (deletable), uplink0 ── uplink1, veth0, and one with a name made up
+      │                        after the attacked process was forked
+      │  files of the host     /run, /var/lib/cni: empty tmpfs; /run/open is writable for everybody; all else is
+      │                        the machine's
+      ├── /run/netns/blue      the container: eth0 ── veth0 of the host
+      ├── /run/netns/victim    a container of somebody else
+      ├── bystander            a process of root
+      ├── neighbour            one of the service user, like the engine of another call
+      └── the attacked process (columns.py)
 
 A fork carries the attempts into the attacked process; what came of one is read from the kernel's state by the arena.
+
+Privilege: everything; nothing of the machine's network or of its processes can be reached from inside.
 """
 
+import contextlib
 import json
 import os
+import resource
 import secrets
+import select
 import signal
 import socket
 import subprocess
 import time
 import traceback
-from collections.abc import Callable
-from typing import NamedTuple, NoReturn, TypeVar
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple, NoReturn, TypeVar
 
 import prctl
 
-from cnisandbox.boundary import entry, namespaces
-from cnisandbox.boundary.calls import declared, declared_for_delegate
-from cnisandbox.boundary.delegate import delegate_worker
 from cnisandbox.boundary.levels import Level
-from cnisandbox.boundary.sandbox import Sandbox, ServiceUser, Worker, network_worker, service_user, spawn
-from cnisandbox.boundary.state import open_state_dirs
-from cnisandbox.errors import BoundaryViolation
+from cnisandbox.boundary.sandbox import service_user
+from cnisandbox.errors import IoFailure, reason
+from cnisandbox.laboratory import columns
 from cnisandbox.laboratory.attacker import raw
 from cnisandbox.laboratory.attacker.knowledge import (
     ATTEST_FILE,
@@ -48,19 +51,41 @@ from cnisandbox.laboratory.attacker.knowledge import (
     Facts,
     Said,
 )
+from cnisandbox.laboratory.columns import ATTEMPTS, CONTAINER_WORKER, DELEGATE_WORKER, ENGINE, HOST_WORKER, LIBRARY
+
+__all__ = [
+    "ATTEMPTS",
+    "CONTAINER_WORKER",
+    "DELEGATE_WORKER",
+    "ENGINE",
+    "HOST_WORKER",
+    "LIBRARY",
+    "Arena",
+    "Outcome",
+    "answer_of",
+    "attack",
+    "begin",
+    "end",
+]
 
 T = TypeVar("T")
 
-CLONE_NEWNS, CLONE_NEWPID, CLONE_NEWNET = 0x00020000, 0x20000000, 0x40000000
-MS_PRIVATE_RECURSIVE = (1 << 18) | (1 << 14)
-
-CONTAINER_WORKER, HOST_WORKER, ENGINE, DELEGATE_WORKER, LIBRARY = (
-    "container worker",
-    "host worker",
-    "engine",
-    "delegate worker",
-    "library sandbox",
+CLONE_NEWNS, CLONE_NEWUTS, CLONE_NEWIPC, CLONE_NEWPID, CLONE_NEWNET = (
+    0x00020000,
+    0x04000000,
+    0x08000000,
+    0x20000000,
+    0x40000000,
 )
+MS_PRIVATE_RECURSIVE, MS_BIND = (1 << 18) | (1 << 14), 1 << 12
+
+# Covered by an empty tmpfs; what the machine lacks of the second group is left out.
+PRIVATE_DIRECTORIES = ("/run", "/var/lib/cni")
+_HIDDEN_DIRECTORIES = ("/etc/cni", "/etc/cnisandbox")
+# Above the numbers of the descriptors that a careless runtime leaves open.
+_ANSWER_FD = 60
+# LIMIT: seconds for a scene, an attempt and its judge; most take a tenth of one.
+ATTEMPT_TIMEOUT_S = 20.0
 
 _TOPOLOGY = """\
 netns add blue
@@ -85,24 +110,6 @@ class Outcome(NamedTuple):
     signal: int
 
 
-ATTEMPTS: dict[str, Callable[[Facts], Said | None]] = {}
-
-
-@declared
-def attempt(name: str, facts: Facts) -> Said:
-    """Make an attempt in the process that is attacked."""
-    try:
-        return ATTEMPTS[name](facts) or Said(0)
-    except OSError as error:
-        return Said(error.errno or -1)
-
-
-@declared_for_delegate
-def attempt_as_delegate(name: str, facts: Facts) -> Said:
-    """Make an attempt in the delegate worker, which may not be asked for anybody else's functions."""
-    return attempt(name, facts)
-
-
 class Arena:
     """The host, with one attacked process.
 
@@ -114,6 +121,7 @@ class Arena:
         facts: What the attacker knows.
         listener: A socket that a scene listens on.
         poke: Says something to the attacked process.
+        company: The processes that were there before the attempt.
         service: The service user.
     """
 
@@ -125,6 +133,7 @@ class Arena:
         self.facts = Facts({"host": 1, "bystander": 0, "neighbour": 0, "victim": 0})
         self.listener: socket.socket | None = None
         self.poke: Callable[[], object] = lambda: None
+        self.company: frozenset[int] = frozenset()
         self.service = service_user()
         self._bystander_memory = raw.buffer(64)
         self._bystander_pipe = -1
@@ -164,7 +173,7 @@ class Arena:
             "host": 1,
             "bystander": _forked(remember_secret),
             "neighbour": _forked(be_neighbour),
-            "victim": _forked(lambda: enter("victim")),
+            "victim": _forked(lambda: self.enter("victim")),
         }
         self.facts = self.facts._replace(pids=pids, address=raw.address(self._bystander_memory))
 
@@ -183,8 +192,10 @@ class Arena:
             handle=_file_handle(SECRET_FILE), netns_handle=_file_handle("/proc/self/ns/net")
         )
 
-    def hide(self) -> None:
-        """Make up what the attacked process cannot know."""
+    def receive(self, attacked: columns.Attacked) -> None:
+        """Have the attacked process in the arena, and make up what it cannot know."""
+        self.pid, self.poke = attacked.pid, attacked.poke
+        self.company = frozenset(processes())
         self.hidden = "h" + secrets.token_hex(4)
         self.secret = os.read(self._bystander_pipe, 64).decode()
         with open(SECRET_FILE, "w") as file:
@@ -207,11 +218,17 @@ class Arena:
 
     def inside(self, netns: str, function: Callable[[], T]) -> T:
         """Run a function with the arena in a container's netns."""
-        enter(netns)
+        self.enter(netns)
         try:
             return function()
         finally:
             raw.syscall("setns", HOST_NETNS_FD, CLONE_NEWNET)
+
+    def enter(self, netns: str) -> None:
+        """Enter a container's netns, for good."""
+        fd = os.open(f"/run/netns/{netns}", os.O_RDONLY | os.O_CLOEXEC)
+        raw.syscall("setns", fd, CLONE_NEWNET)
+        os.close(fd)
 
     def nsid_in_container(self, netns_fd: int) -> int:
         """Ask by which number the container knows a netns; -1: by none."""
@@ -251,11 +268,145 @@ class Arena:
             os.sched_yield()
 
 
-def enter(netns: str) -> None:
-    """Enter a container's netns."""
-    fd = os.open(f"/run/netns/{netns}", os.O_RDONLY | os.O_CLOEXEC)
-    raw.syscall("setns", fd, CLONE_NEWNET)
-    os.close(fd)
+class Running(NamedTuple):
+    """An arena at work.
+
+    Attributes:
+        pid: The process whose end is its end.
+        answer_fd: Where what its work returns is read from, as JSON: {"value": ...}, or {"defect": what went wrong}.
+    """
+
+    pid: int
+    answer_fd: int
+
+
+def begin(work: Callable[[Arena], object]) -> Running:
+    """Make an arena and have it work.
+
+    Args:
+        work: Runs in the arena's first process; returns what JSON knows.
+
+    Raises:
+        IoFailure: there is no process to be had.
+    """
+    reader, writer = os.pipe()
+    try:
+        pid = os.fork()
+    except OSError as error:
+        raise IoFailure(f"fork arena: {reason(error)}") from error
+    if pid == 0:
+        try:
+            os.close(reader)
+            prctl.set_pdeathsig(signal.SIGKILL)
+            flags = CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWPID | CLONE_NEWNET
+            raw.syscall("unshare", flags)
+            child = os.fork()
+            if child == 0:
+                _be_arena(writer, work)
+            os.close(writer)
+            os.waitpid(child, 0)
+        except BaseException:
+            os.write(writer, json.dumps({"defect": traceback.format_exc()}).encode())
+        finally:
+            os._exit(0)
+    os.close(writer)
+    return Running(pid, reader)
+
+
+def _be_arena(writer: int, work: Callable[[Arena], object]) -> NoReturn:
+    try:
+        prctl.set_pdeathsig(signal.SIGKILL)
+        # ORDER: python-prctl looks for the title's place once, and finds none when the environment has been replaced.
+        prctl.set_proctitle("cnisandbox: laboratory")
+        _leave_terminal(writer)
+        raw.syscall("mount", b"none", b"/", b"", MS_PRIVATE_RECURSIVE, b"")
+        raw.syscall("mount", b"proc", b"/proc", b"proc", 0, b"")
+        for target in PRIVATE_DIRECTORIES:
+            _make_mount_point(target)
+        for target in (*PRIVATE_DIRECTORIES, *_HIDDEN_DIRECTORIES):
+            if os.path.isdir(target):
+                _mount_tmpfs(target)
+        answer: dict[str, object] = {"value": work(Arena())}
+    except BaseException:
+        answer = {"defect": traceback.format_exc()}
+    try:
+        with open(_ANSWER_FD, "wb") as pipe:
+            pipe.write(json.dumps(answer).encode())
+    finally:
+        os._exit(0)  # process 1: everything else in the arena dies with it
+
+
+def _leave_terminal(writer: int) -> None:
+    """Keep nothing of whoever has made the arena: no descriptor but the one for the answer, and no terminal."""
+    os.dup2(writer, _ANSWER_FD)
+    os.closerange(3, _ANSWER_FD)
+    os.closerange(_ANSWER_FD + 1, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+    null_fd = os.open("/dev/null", os.O_RDWR)
+    for fd in (0, 1, 2):
+        os.dup2(null_fd, fd)
+    os.close(null_fd)
+    os.setsid()
+
+
+def _make_mount_point(directory: str) -> None:
+    """Make a directory that the machine lacks, on a tmpfs that shows all that is beside it."""
+    if os.path.isdir(directory):
+        return
+    parent = os.path.dirname(directory)
+    _make_mount_point(parent)
+    beside = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in os.scandir(parent)]
+    parent_fd = os.open(parent, os.O_PATH | os.O_DIRECTORY)
+    _mount_tmpfs(parent)
+    for name, is_directory in beside:
+        path, original = f"{parent}/{name}", f"/proc/self/fd/{parent_fd}/{name}"
+        if os.path.islink(original):
+            os.symlink(os.readlink(original), path)
+            continue
+        if is_directory:
+            os.mkdir(path)
+        else:
+            os.close(os.open(path, os.O_CREAT, 0o600))
+        raw.syscall("mount", original.encode() + b"\0", path.encode() + b"\0", b"", MS_BIND, b"")
+    os.close(parent_fd)
+    os.mkdir(directory, 0o755)
+
+
+def _mount_tmpfs(target: str) -> None:
+    raw.syscall("mount", b"arena", target.encode() + b"\0", b"tmpfs", 0, b"mode=755")
+
+
+def end(running: Running) -> None:
+    """End an arena, whatever it is doing."""
+    os.close(running.answer_fd)
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(running.pid, signal.SIGKILL)
+    os.waitpid(running.pid, 0)
+
+
+def answer_of(running: Running, timeout_s: float) -> Any:
+    """Wait for what an arena answers, and end it.
+
+    Raises:
+        TimeoutError: it does not in time.
+        AssertionError: something went wrong in it.
+    """
+    deadline = time.monotonic() + timeout_s
+    pieces: list[bytes] = []
+    try:
+        while True:
+            ready, _, _ = select.select([running.answer_fd], [], [], max(0.0, deadline - time.monotonic()))
+            if not ready:
+                raise TimeoutError
+            piece = os.read(running.answer_fd, 1 << 16)
+            if not piece:
+                break
+            pieces.append(piece)
+    finally:
+        end(running)
+    answer = json.loads(b"".join(pieces) or b'{"defect": "the arena died"}')
+    if "defect" in answer:
+        raise AssertionError(answer["defect"])
+    return answer["value"]
 
 
 def attack(
@@ -265,7 +416,7 @@ def attack(
     judge: Callable[[Arena], bool],
     scene: Callable[[Arena], None] | None = None,
 ) -> Outcome:
-    """Make one attempt in an arena of its own; to be run inside a world.
+    """Make one attempt in an arena of its own, in one process at one level.
 
     Args:
         subject: Which process is the attacker's.
@@ -274,142 +425,26 @@ def attack(
         judge: Says, from outside, whether the attacker has got what he wanted; the process is still there then.
         scene: Prepares the arena before the process is forked.
     """
-    reader, writer = os.pipe()
-    raw.syscall("unshare", CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWNET)
-    child = os.fork()
-    if child == 0:
-        _be_arena(writer, subject, level, name, judge, scene)
-    os.close(writer)
-    with open(reader, "rb") as pipe:
-        answer = json.loads(pipe.read() or b'["the arena died"]')
-    os.waitpid(child, 0)
-    if len(answer) == 1:
-        raise AssertionError(answer[0])
-    return Outcome(*answer)
 
-
-def _be_arena(
-    writer: int,
-    subject: str,
-    level: Level,
-    name: str,
-    judge: Callable[[Arena], bool],
-    scene: Callable[[Arena], None] | None,
-) -> None:
-    try:
-        prctl.set_pdeathsig(signal.SIGKILL)
-        raw.syscall("mount", b"none", b"/", b"", MS_PRIVATE_RECURSIVE, b"")
-        for kind, target in ((b"proc", b"/proc"), (b"tmpfs", b"/run"), (b"tmpfs", b"/var/lib/cni")):
-            raw.syscall("mount", kind, target, kind, 0, b"mode=755" if kind == b"tmpfs" else b"")
-        arena = Arena()
+    def work(arena: Arena) -> Outcome:
         if scene is not None:
             scene(arena)
         if subject == ENGINE:
-            outcome = _attack_engine(arena, level, name, judge)
+            attacked = columns.engine(arena, level, name, "host")
         else:
-            outcome = _attack_worker(arena, subject, level, name, judge)
-        os.write(writer, json.dumps(outcome).encode())
-    except BaseException:
-        os.write(writer, json.dumps([traceback.format_exc()]).encode())
-    finally:
-        os._exit(0)  # process 1: everything else in the arena dies with it
+            attacked = columns.worker(arena, subject, level, name)
+        arena.receive(attacked)
+        arena.said, killed_by = attacked.attempt()
+        if arena.said.errno < 0:
+            raise AssertionError(arena.said.text)
+        return Outcome(judge(arena), arena.said.errno, killed_by)
+
+    return Outcome(*answer_of(begin(work), ATTEMPT_TIMEOUT_S))
 
 
-def _attack_worker(
-    arena: Arena, subject: str, level: Level, name: str, judge: Callable[[Arena], bool]
-) -> Outcome:
-    if subject == LIBRARY:
-        box = Sandbox("/run/netns/blue", level).__enter__()
-        worker = box._entered()
-    else:
-        worker = _spawned(arena, subject, level)
-    worker.attest()
-    arena.pid = worker.pid
-    arena.poke = lambda: os.write(worker.descriptors[1], b"x")
-    arena.hide()
-    try:
-        arena.said = worker.call(attempt_as_delegate if subject == DELEGATE_WORKER else attempt, name, arena.facts)
-    except BoundaryViolation:
-        killed_by = _killed_by(worker.pid)
-        if not killed_by:  # it left by itself: a defect of the attempt
-            raise
-        return Outcome(judge(arena), 0, killed_by)
-    return Outcome(judge(arena), arena.said.errno, 0)
-
-
-def _killed_by(pid: int) -> int:
-    """Say which signal ended a process; 0 when it left by itself."""
-    ended = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
-    return 0 if ended is None or ended.si_code == os.CLD_EXITED else int(ended.si_status)
-
-
-def _spawned(arena: Arena, subject: str, level: Level) -> Worker:
-    """Fork a worker exactly as the entry does."""
-    own_namespaces = namespaces.inodes()
-    netns = namespaces.open_netns("/run/netns/blue")
-    pid_namespaces = namespaces.NewPidNamespaces()
-    if subject == CONTAINER_WORKER:
-        wanted = network_worker(subject, level, arena.service, netns)
-        return spawn(wanted, own_namespaces, None, netns.inode, pid_namespaces, "[bridge eth0]")
-    if subject == HOST_WORKER:
-        wanted = network_worker(subject, level, arena.service, None)
-        return spawn(wanted, own_namespaces, netns.fd, None, pid_namespaces, "[bridge eth0]")
-    own_level, user = entry._level_without_network(level), _user(arena, level)
-    wanted = delegate_worker(own_level, user, open_state_dirs(*user), (PLUGIN_DIRECTORY,))
-    return spawn(wanted, own_namespaces, None, None, pid_namespaces, "[bridge eth0]")
-
-
-def _user(arena: Arena, level: Level) -> ServiceUser:
-    return ServiceUser(0, 0) if level is Level.ROOT else arena.service
-
-
-def _attack_engine(arena: Arena, level: Level, name: str, judge: Callable[[Arena], bool]) -> Outcome:
-    """Confine a fork exactly as the entry confines itself, and make the attempt there."""
-    from_engine, to_arena = os.pipe()
-    from_arena, to_engine = os.pipe()
-    arena.facts = arena.facts._replace(input_fd=from_arena)
-    arena.pid = os.fork()
-    if arena.pid == 0:
-        os.close(to_engine)
-        _be_engine(arena, level, name, to_arena)
-    os.close(to_arena)
-    confined = os.read(from_engine, 1 << 16)
-    if confined != b"[]":
-        raise AssertionError(json.loads(confined)[0] if confined else "the engine was not confined")
-    arena.poke = lambda: os.write(to_engine, b"x")
-    arena.hide()
-    arena.poke()
-    answer = os.read(from_engine, 1 << 16)
-    if not answer:
-        return Outcome(judge(arena), 0, _killed_by(arena.pid))
-    fields = json.loads(answer)
-    if len(fields) == 1:
-        raise AssertionError(fields[0])
-    arena.said = Said(*fields)
-    return Outcome(judge(arena), arena.said.errno, 0)
-
-
-def _be_engine(arena: Arena, level: Level, name: str, to_arena: int) -> NoReturn:
-    """Live as the engine: say that we are confined, make the attempt when poked, say what came of it, wait."""
-    try:
-        user = _user(arena, level)
-        state_dirs = () if level is Level.ROOT else open_state_dirs(*user)
-        attest_fd = entry.open_attest_file(ATTEST_FILE)
-        assert attest_fd is not None
-        # At level root a plugin is what a reference plugin is: it opens the directory by its path.
-        state_fd = -1 if level is Level.ROOT else state_dirs[0].fd
-        facts = arena.facts._replace(state_fd=state_fd, attest_fd=attest_fd)
-        kept = {0, 1, 2, to_arena, facts.input_fd, attest_fd, *(state_dir.fd for state_dir in state_dirs)}
-        entry._drop(level, user, state_dirs, kept, namespaces.inodes())
-        os.write(to_arena, b"[]")
-        os.read(facts.input_fd, 1)
-        os.write(to_arena, json.dumps(attempt(name, facts)).encode())
-        while os.read(facts.input_fd, 1):
-            pass
-    except BaseException:
-        os.write(to_arena, json.dumps([traceback.format_exc()]).encode())
-    finally:
-        os._exit(0)
+def processes() -> Iterator[int]:
+    """List the processes of our pid namespace."""
+    return (int(name) for name in os.listdir("/proc") if name.isdigit())
 
 
 def _forked(prepare: Callable[[], None]) -> int:

@@ -26,7 +26,7 @@ from cnisandbox.laboratory.arena import (
     Arena,
     Outcome,
 )
-from cnisandbox.laboratory.attacker import files, network, processes
+from cnisandbox.laboratory.attacker import files, kernel, network, processes
 from cnisandbox.laboratory.attacker.knowledge import Facts, Said
 
 WORKS = Outcome(True, 0, 0)
@@ -97,13 +97,13 @@ _HOST = "it is the host worker's task; the engine asks it for declared functions
 # The kernel does not know the kind, whoever asks; what counts is that it asked for a module of that name.
 _MODULE = Outcome(True, errno.EOPNOTSUPP, 0)
 
-_n, _p, _f = network, processes, files
+_n, _p, _f, _k = network, processes, files, kernel
 
 VECTORS = (
-    Vector("a01", "enter-host-netns-by-proc", "setns() to /proc/PID/ns/net", _n.setns_by_proc, _n.is_in_host_netns, EACCES, ENOENT),
+    Vector("a01", "enter-host-netns-by-proc", "setns() to /proc/PID/ns/net", _n.setns_by_proc, _n.has_entered_host_netns, EACCES, ENOENT),
     Vector("a02", "open-packet-socket", "AF_PACKET socket", _n.packet_socket, _n.holds_socket, EPERM, EPERM),
     Vector("a03", "open-raw-ip-socket", "raw IP socket", _n.raw_ip_socket, _n.holds_socket, EPERM, EPERM),
-    Vector("a04", "mount", "mount a tmpfs", _p.mount_tmpfs, _p.has_mounted, EPERM, EPERM),
+    Vector("a04", "mount", "mount a tmpfs", _k.mount_tmpfs, _k.has_mounted, EPERM, EPERM),
     Vector("a05", "kill-process-of-root", "SIGKILL to a process of root", _p.kill_bystander, _p.bystander_is_gone, EPERM, EPERM),
     Vector("a06", "read-shadow", "read /etc/shadow", _f.read_shadow, _f.said_shadow, EACCES, ENOENT),
     Vector("b01", "veth-peer-into-host-by-pid", "make a veth whose peer is in the host, IFLA_NET_NS_PID", _n.veth_peer_by_pid, _n.host_has_new_link, WORKS, ESRCH),
@@ -117,7 +117,7 @@ VECTORS = (
     Vector("b10", "hear-every-netns", "hear of changes in every netns, NETLINK_LISTEN_ALL_NSID", _n.hear_every_netns, _n.said_new_host_link, EPERM, EPERM),
     Vector("b11", "list-host-addresses-by-nsid", "list the host's addresses", _n.list_host_addresses, _n.said_host_address, WORKS, WORKS, _NSID, scene=_n.give_host_an_address),
     Vector("b12", "move-eth0-to-host-by-nsid", "move eth0 into the host", _n.move_eth0_to_host_nsid, _n.eth0_is_in_host, WORKS, WORKS, _NSID),
-    Vector("c02", "enter-host-netns-by-descriptor", "setns() to a descriptor left open", _n.setns_by_kept_descriptor, _n.is_in_host_netns, EBADF, EPERM),
+    Vector("c02", "enter-host-netns-by-descriptor", "setns() to a descriptor left open", _n.setns_by_kept_descriptor, _n.has_entered_host_netns, EBADF, EPERM),
     Vector("c03", "veth-peer-into-host-by-descriptor", "the same descriptor as IFLA_NET_NS_FD", _n.veth_peer_by_kept_descriptor, _n.host_has_new_link, EBADF, EBADF),
     Vector("c04", "ask-channel-for-netns", "ask each descriptor for its netns, SIOCGSKNS", _n.ask_descriptors_for_netns, _n.holds_host_netns, ENOTTY, EPERM),
     Vector("c05", "veth-peer-into-host-by-socket", "what SIOCGSKNS gave as IFLA_NET_NS_FD", _n.veth_peer_by_socket, _n.host_has_new_link, ENOTTY, EPERM),
@@ -129,16 +129,16 @@ VECTORS = (
     Vector("c11", "take-descriptor-of-process", "pidfd_getfd() of a host process's netns", _n.take_descriptor_of_process, _n.host_has_new_link, EPERM, EPERM),
     Vector("c12", "netns-by-file-handle", "open_by_handle_at() of the host's netns", _n.netns_by_handle, _n.host_has_new_link, ESTALE, EPERM),
     Vector("d01", "write-core-pattern", "open core_pattern for writing", _p.open_core_pattern, _p.may_write_core_pattern, EACCES, ENOENT),
-    Vector("d02", "load-bpf", "load a BPF program", _p.load_bpf, _p.holds_anonymous_inode, EPERM, EPERM),
-    Vector("d03", "unshare-user-namespace", "unshare(CLONE_NEWUSER): every capability in a new one", _p.unshare_userns, _p.has_own_userns, WORKS, EPERM),
+    Vector("d02", "load-bpf", "load a BPF program", _k.load_bpf, _p.holds_anonymous_inode, EPERM, EPERM),
+    Vector("d03", "unshare-user-namespace", "unshare(CLONE_NEWUSER): every capability in a new one", _k.unshare_userns, _k.has_own_userns, WORKS, EPERM),
     Vector("d04", "make-nft-table", "nf_tables in the container's netns", _n.make_nft_table, _n.container_has_nft_table, WORKS, EPERM),
-    Vector("d05", "clone-user-namespace", "clone(CLONE_NEWUSER)", _p.clone_userns, _p.child_has_own_userns, WORKS, EPERM),
-    Vector("d06", "clone3-user-namespace", "clone3(CLONE_NEWUSER)", _p.clone3_userns, _p.child_has_own_userns, WORKS, EPERM),
-    Vector("d07", "set-up-io-uring", "io_uring_setup()", _p.set_up_io_uring, _p.holds_anonymous_inode, WORKS, EPERM),
-    Vector("d08", "make-userfaultfd", "userfaultfd()", _p.make_userfaultfd, _p.holds_anonymous_inode, WORKS, EPERM),
-    Vector("d09", "open-perf-event", "perf_event_open() of itself", _p.open_perf_event, _p.holds_anonymous_inode, WORKS, EPERM),
-    Vector("d10", "join-session-keyring", "keyctl(KEYCTL_JOIN_SESSION_KEYRING)", _p.join_session_keyring, _p.has_more_keys, WORKS, EPERM, scene=_p.count_keys),
-    Vector("d11", "add-key", "add_key()", _p.add_key, _p.has_more_keys, WORKS, EPERM, scene=_p.count_keys),
+    Vector("d05", "clone-user-namespace", "clone(CLONE_NEWUSER)", _k.clone_userns, _k.child_has_own_userns, WORKS, EPERM),
+    Vector("d06", "clone3-user-namespace", "clone3(CLONE_NEWUSER)", _k.clone3_userns, _k.child_has_own_userns, WORKS, EPERM),
+    Vector("d07", "set-up-io-uring", "io_uring_setup()", _k.set_up_io_uring, _p.holds_anonymous_inode, WORKS, EPERM),
+    Vector("d08", "make-userfaultfd", "userfaultfd()", _k.make_userfaultfd, _p.holds_anonymous_inode, WORKS, EPERM),
+    Vector("d09", "open-perf-event", "perf_event_open() of itself", _k.open_perf_event, _p.holds_anonymous_inode, WORKS, EPERM),
+    Vector("d10", "join-session-keyring", "keyctl(KEYCTL_JOIN_SESSION_KEYRING)", _k.join_session_keyring, _k.has_more_keys, WORKS, EPERM, scene=_k.count_keys),
+    Vector("d11", "add-key", "add_key()", _k.add_key, _k.has_more_keys, WORKS, EPERM, scene=_k.count_keys),
     Vector("d12", "open-file-by-handle", "open_by_handle_at() of a file of root", _f.read_secret_by_handle, _f.said_secret, EPERM, EPERM),
     Vector("d13", "write-core-pattern-beside-sysctls", "/proc/sys/net/../kernel/core_pattern", _p.open_core_pattern_beside, _p.may_write_core_pattern, EACCES, ENOENT),
     Vector("d14", "load-module-by-link-kind", "have a module loaded by its name: RTM_NEWLINK of an unknown kind", _n.create_unknown_link_kind, _n.kernel_was_asked_for_module, _MODULE, _MODULE, "the kernel asks modprobe by itself; blacklist modules on the host", root=_MODULE, scene=_n.trace_module_requests, needs="modules"),
@@ -154,10 +154,10 @@ VECTORS = (
     Vector("k04", "raise-ambient", "PR_CAP_AMBIENT_RAISE of CAP_NET_ADMIN", _p.raise_ambient, _p.has_ambient, EPERM, EPERM),
     Vector("k05", "become-dumpable", "PR_SET_DUMPABLE back to 1", _p.become_dumpable, _p.is_dumpable, WORKS, EPERM),
     Vector("k06", "raise-limit", "raise its own limit of descriptors", _p.raise_limit, _p.has_raised_limit, WORKS, EPERM, scene=_p.leave_room_below_limit),
-    Vector("m01", "map-executable-memory", "mmap(PROT_EXEC)", _p.map_executable, _p.has_executable_page, WORKS, EPERM),
-    Vector("m02", "make-memory-executable", "mprotect(PROT_EXEC)", _p.make_executable, _p.has_executable_page, WORKS, EPERM),
-    Vector("m03", "call-32-bit", "a system call by its 32-bit number, int 0x80", _p.call_32_bit, _p.said_own_pid, WORKS, KILLED, scene=_p.load_machine_code),
-    Vector("m04", "call-x32", "a system call by its x32 number", _p.call_x32, _p.said_own_pid, ENOSYS, KILLED, root=ENOSYS),
+    Vector("m01", "map-executable-memory", "mmap(PROT_EXEC)", _k.map_executable, _k.has_executable_page, WORKS, EPERM),
+    Vector("m02", "make-memory-executable", "mprotect(PROT_EXEC)", _k.make_executable, _k.has_executable_page, WORKS, EPERM),
+    Vector("m03", "call-32-bit", "a system call by its 32-bit number, int 0x80", _k.call_32_bit, _k.said_own_pid, WORKS, KILLED, scene=_k.load_machine_code),
+    Vector("m04", "call-x32", "a system call by its x32 number", _k.call_x32, _k.said_own_pid, ENOSYS, KILLED, root=ENOSYS),
     Vector("p01", "ptrace-process-of-root", "ptrace() a process of root", _p.ptrace_bystander, _p.bystander_is_traced, EPERM, EPERM),
     Vector("p02", "ptrace-other-call", "ptrace() another process of the service user", _p.ptrace_neighbour, _p.neighbour_is_traced, EPERM, EPERM),
     Vector("p03", "read-memory", "process_vm_readv() of a process of root", _p.read_memory, _p.said_bystander_secret, EPERM, EPERM),
@@ -209,10 +209,10 @@ VECTORS = (
     Vector("g12", "delegate-links-host-file", "hard link of a file of root in a state directory", _f.link_host_file_into_state, _f.file_has_two_names, EXDEV, EXDEV, subject=DELEGATE_WORKER, scene=_f.make_linkable_file),
     Vector("g13", "delegate-kills-other-call", "SIGKILL to another process of the service user", _p.kill_neighbour, _p.neighbour_is_gone, ESRCH, ESRCH, subject=DELEGATE_WORKER),
     Vector("g14", "delegate-ptraces", "ptrace() another process", _p.ptrace_neighbour, _p.neighbour_is_traced, EPERM, EPERM, subject=DELEGATE_WORKER),
-    Vector("g15", "delegate-clones-user-namespace", "clone(CLONE_NEWUSER)", _p.clone_userns, _p.child_has_own_userns, EPERM, EPERM, subject=DELEGATE_WORKER),
-    Vector("g16", "delegate-clones3-user-namespace", "clone3(CLONE_NEWUSER)", _p.clone3_userns, _p.child_has_own_userns, ENOSYS, ENOSYS, subject=DELEGATE_WORKER),
+    Vector("g15", "delegate-clones-user-namespace", "clone(CLONE_NEWUSER)", _k.clone_userns, _k.child_has_own_userns, EPERM, EPERM, subject=DELEGATE_WORKER),
+    Vector("g16", "delegate-clones3-user-namespace", "clone3(CLONE_NEWUSER)", _k.clone3_userns, _k.child_has_own_userns, ENOSYS, ENOSYS, subject=DELEGATE_WORKER),
     Vector("g17", "delegate-executes-set-uid-program", "execve() of a set-uid program of root", _p.execute_setuid_program, _p.root_touched_file, NO_EFFECT, NO_EFFECT, subject=DELEGATE_WORKER, scene=_p.plant_setuid_program),
-    Vector("g18", "delegate-mounts", "mount a tmpfs", _p.mount_tmpfs, _p.has_mounted, EPERM, EPERM, subject=DELEGATE_WORKER),
+    Vector("g18", "delegate-mounts", "mount a tmpfs", _k.mount_tmpfs, _k.has_mounted, EPERM, EPERM, subject=DELEGATE_WORKER),
     Vector("g19", "delegate-plants-link", "leave a symbolic link that a root-run reference plugin writes through", _f.plant_link, _f.reference_plugin_writes_outside, EPERM, EPERM, subject=DELEGATE_WORKER),
     Vector("g20", "delegate-plants-link-by-path", "the same with symlink()", _f.plant_link_by_path, _f.reference_plugin_writes_outside, EPERM, EPERM, subject=DELEGATE_WORKER),
     Vector("g21", "delegate-outlives-the-call", "leave a process behind when the call ends", _p.fork_child, _p.child_outlives_worker, NO_EFFECT, NO_EFFECT, subject=DELEGATE_WORKER),

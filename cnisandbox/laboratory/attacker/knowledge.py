@@ -1,5 +1,8 @@
 """What an attacker knows when he begins, and what he says afterwards."""
 
+import errno
+import struct
+from collections.abc import Callable
 from typing import NamedTuple
 
 STATE_DIRECTORY = "/var/lib/cni/networks"
@@ -10,6 +13,10 @@ PLUGIN_DIRECTORY = "/run/plugins"
 
 # Numbers at which the arena keeps descriptors open when it forks the worker, as a careless runtime might.
 HOST_NETNS_FD, HOST_SOCKET_FD, HOST_NETLINK_FD, HOST_DIRECTORY_FD, HOST_SYSCTL_FD = 40, 41, 42, 43, 44
+
+
+# What stands in place of an errno when an attempt has failed by a mistake of its own.
+DEFECT = -1
 
 
 class Facts(NamedTuple):
@@ -38,7 +45,7 @@ class Said(NamedTuple):
     """What an attempt says came of it; never taken for the outcome.
 
     Attributes:
-        errno: What the kernel answered, 0 when nothing was refused.
+        errno: What the kernel answered, 0 when nothing was refused; DEFECT: the attempt is wrong, see the text.
         value: A number that the attempt brought back.
         text: A text that it brought back.
     """
@@ -46,3 +53,24 @@ class Said(NamedTuple):
     errno: int
     value: int = 0
     text: str = ""
+
+
+def make(attempt: Callable[[Facts], Said | None], facts: Facts) -> Said:
+    """Make an attempt, and put into words what came of it.
+
+    Returns:
+        What it says. An attempt that does not find what it counts on, such as a link of the container in the host's
+        netns, is refused with ENODATA.
+    """
+    try:
+        return attempt(facts) or Said(0)
+    except TimeoutError as error:
+        return Said(error.errno or errno.ETIMEDOUT)
+    except OSError as error:
+        return Said(error.errno or errno.EIO)
+    except MemoryError:
+        return Said(errno.ENOMEM)
+    except (LookupError, ValueError, struct.error):
+        return Said(errno.ENODATA)
+    except Exception as error:
+        return Said(DEFECT, 0, f"{type(error).__name__}: {error}")

@@ -38,13 +38,21 @@ _NETLINK_NETFILTER, _NETLINK_GENERIC = 12, 16
 # Through the pid of a process of the host
 
 
-def veth_peer_by_pid(facts: Facts) -> None:
-    peer = raw.link_body(
-        raw.attribute(raw.IFLA_IFNAME, "esc1"), raw.attribute(raw.IFLA_NET_NS_PID, facts.pids["bystander"])
-    )
+def make_veth(netns_of_peer: bytes) -> None:
+    """Make a veth whose peer is in the netns that an attribute names."""
+    peer = raw.link_body(raw.attribute(raw.IFLA_IFNAME, "esc1"), netns_of_peer)
     raw.Netlink().create(
         raw.attribute(raw.IFLA_IFNAME, "esc0"), raw.link_info("veth", raw.attribute(raw.VETH_INFO_PEER, peer))
     )
+
+
+def veth_peer_into(netns_fd: int) -> None:
+    """Make a veth whose peer is in the netns of a descriptor."""
+    make_veth(raw.attribute(raw.IFLA_NET_NS_FD, netns_fd))
+
+
+def veth_peer_by_pid(facts: Facts) -> None:
+    make_veth(raw.attribute(raw.IFLA_NET_NS_PID, facts.pids["bystander"]))
 
 
 def move_eth0_to_pid_1(facts: Facts) -> None:
@@ -69,16 +77,18 @@ def victim_has_nsid(arena: "Arena") -> bool:
 # Through the nsid that stands beside eth0: nothing but the content of a message
 
 
-def _host_nsid(link: raw.Netlink) -> int:
+def host_nsid(link: raw.Netlink) -> int:
+    """Find the number that the host's netns has in the container's."""
     return raw.integer(link.links()["eth0"][raw.IFLA_LINK_NETNSID])
 
 
-def _in_host(link: raw.Netlink) -> bytes:
-    return raw.attribute(raw.IFLA_TARGET_NETNSID, _host_nsid(link))
+def in_host(link: raw.Netlink) -> bytes:
+    """Make the attribute by which a message is for the host's netns."""
+    return raw.attribute(raw.IFLA_TARGET_NETNSID, host_nsid(link))
 
 
 def read_host_nsid(facts: Facts) -> Said:
-    return Said(0, _host_nsid(raw.Netlink()))
+    return Said(0, host_nsid(raw.Netlink()))
 
 
 def said_host_nsid(arena: "Arena") -> bool:
@@ -87,7 +97,7 @@ def said_host_nsid(arena: "Arena") -> bool:
 
 def list_host_links(facts: Facts) -> Said:
     link = raw.Netlink()
-    return Said(0, 0, " ".join(link.links(_in_host(link))))
+    return Said(0, 0, " ".join(link.links(in_host(link))))
 
 
 def said_hidden_link(arena: "Arena") -> bool:
@@ -96,7 +106,7 @@ def said_hidden_link(arena: "Arena") -> bool:
 
 def list_host_addresses(facts: Facts) -> Said:
     link = raw.Netlink()
-    target = raw.attribute(raw.IFA_TARGET_NETNSID, _host_nsid(link))
+    target = raw.attribute(raw.IFA_TARGET_NETNSID, host_nsid(link))
     link.socket.setsockopt(raw.SOL_NETLINK, raw.NETLINK_GET_STRICT_CHK, 1)
     answers = link.request(raw.RTM_GETADDR, struct.pack("=BBBBi", socket.AF_INET, 0, 0, 0, 0) + target, raw.NLM_F_DUMP)
     labels = [raw.attributes(body[8:])[raw.IFA_LABEL].rstrip(b"\0").decode() for _, body in answers]
@@ -124,7 +134,7 @@ def _configure(ifname: str, address: str) -> None:
 
 def delete_host_link(facts: Facts) -> None:
     link = raw.Netlink()
-    link.request(raw.RTM_DELLINK, raw.link_body(_in_host(link), raw.attribute(raw.IFLA_IFNAME, "hostbr0")))
+    link.request(raw.RTM_DELLINK, raw.link_body(in_host(link), raw.attribute(raw.IFLA_IFNAME, "hostbr0")))
 
 
 def host_bridge_is_gone(arena: "Arena") -> bool:
@@ -133,7 +143,7 @@ def host_bridge_is_gone(arena: "Arena") -> bool:
 
 def create_host_bridge(facts: Facts) -> None:
     link = raw.Netlink()
-    link.create(_in_host(link), raw.attribute(raw.IFLA_IFNAME, "esc1"), raw.link_info("bridge"))
+    link.create(in_host(link), raw.attribute(raw.IFLA_IFNAME, "esc1"), raw.link_info("bridge"))
 
 
 def host_has_new_link(arena: "Arena") -> bool:
@@ -142,8 +152,8 @@ def host_has_new_link(arena: "Arena") -> bool:
 
 def macvlan_on_host_uplink(facts: Facts) -> None:
     link = raw.Netlink()
-    nsid = _host_nsid(link)
-    uplink = raw.integer(link.links(_in_host(link))["uplink0"][0])
+    nsid = host_nsid(link)
+    uplink = raw.integer(link.links(in_host(link))["uplink0"][0])
     link.create(
         raw.attribute(raw.IFLA_IFNAME, "esc0"),
         raw.attribute(raw.IFLA_LINK, uplink),
@@ -159,7 +169,7 @@ def container_has_macvlan_on_uplink(arena: "Arena") -> bool:
 
 def move_eth0_to_host_nsid(facts: Facts) -> None:
     link = raw.Netlink()
-    link.request(raw.RTM_SETLINK, raw.link_body(_in_host(link), raw.attribute(raw.IFLA_IFNAME, "eth0")))
+    link.request(raw.RTM_SETLINK, raw.link_body(in_host(link), raw.attribute(raw.IFLA_IFNAME, "eth0")))
 
 
 def hear_every_netns(facts: Facts) -> Said:
@@ -168,7 +178,7 @@ def hear_every_netns(facts: Facts) -> Said:
     link.socket.bind((0, 1))  # RTMGRP_LINK
     # Something happens on the host: the attacker makes it happen himself, where he can; it is the hearing that counts.
     asking = raw.Netlink()
-    asking.create(_in_host(asking), raw.attribute(raw.IFLA_IFNAME, "esc1"), raw.link_info("bridge"))
+    asking.create(in_host(asking), raw.attribute(raw.IFLA_IFNAME, "esc1"), raw.link_info("bridge"))
     body = link.socket.recv(1 << 16)[16:]
     return Said(0, 0, raw.attributes(body[16:])[raw.IFLA_IFNAME].rstrip(b"\0").decode())
 
@@ -185,23 +195,16 @@ def setns_by_proc(facts: Facts) -> None:
     raw.syscall("setns", fd, CLONE_NEWNET)
 
 
-def is_in_host_netns(arena: "Arena") -> bool:
-    return arena.namespace("net") == arena.namespace("net", 1)
+def has_entered_host_netns(arena: "Arena") -> bool:
+    return arena.said.errno == 0 and arena.namespace("net") == arena.namespace("net", 1)
 
 
 def setns_by_kept_descriptor(facts: Facts) -> None:
     raw.syscall("setns", HOST_NETNS_FD, CLONE_NEWNET)
 
 
-def _veth_peer_into(netns_fd: int) -> None:
-    peer = raw.link_body(raw.attribute(raw.IFLA_IFNAME, "esc1"), raw.attribute(raw.IFLA_NET_NS_FD, netns_fd))
-    raw.Netlink().create(
-        raw.attribute(raw.IFLA_IFNAME, "esc0"), raw.link_info("veth", raw.attribute(raw.VETH_INFO_PEER, peer))
-    )
-
-
 def veth_peer_by_kept_descriptor(facts: Facts) -> None:
-    _veth_peer_into(HOST_NETNS_FD)
+    veth_peer_into(HOST_NETNS_FD)
 
 
 def ask_descriptors_for_netns(facts: Facts) -> Said:
@@ -220,7 +223,7 @@ def holds_host_netns(arena: "Arena") -> bool:
 
 
 def veth_peer_by_socket(facts: Facts) -> None:
-    _veth_peer_into(ask_descriptors_for_netns(facts).value)
+    veth_peer_into(ask_descriptors_for_netns(facts).value)
 
 
 def delete_by_kept_netlink_socket(facts: Facts) -> None:
@@ -229,7 +232,7 @@ def delete_by_kept_netlink_socket(facts: Facts) -> None:
 
 
 def veth_peer_by_netns_path(facts: Facts) -> None:
-    _veth_peer_into(os.open("/run/netns/victim", os.O_RDONLY))
+    veth_peer_into(os.open("/run/netns/victim", os.O_RDONLY))
 
 
 def victim_has_new_link(arena: "Arena") -> bool:
@@ -256,16 +259,16 @@ def host_forwards(arena: "Arena") -> bool:
 
 def netns_of_pidfd(facts: Facts) -> None:
     pidfd = raw.syscall("pidfd_open", facts.pids["bystander"], 0)
-    _veth_peer_into(fcntl.ioctl(pidfd, PIDFD_GET_NET_NAMESPACE, 0))
+    veth_peer_into(fcntl.ioctl(pidfd, PIDFD_GET_NET_NAMESPACE, 0))
 
 
 def take_descriptor_of_process(facts: Facts) -> None:
     pidfd = raw.syscall("pidfd_open", facts.pids["bystander"], 0)
-    _veth_peer_into(raw.syscall("pidfd_getfd", pidfd, HOST_NETNS_FD, 0))
+    veth_peer_into(raw.syscall("pidfd_getfd", pidfd, HOST_NETNS_FD, 0))
 
 
 def netns_by_handle(facts: Facts) -> None:
-    _veth_peer_into(raw.syscall("open_by_handle_at", FD_NSFS_ROOT, raw.buffer(facts.netns_handle), os.O_RDONLY))
+    veth_peer_into(raw.syscall("open_by_handle_at", FD_NSFS_ROOT, raw.buffer(facts.netns_handle), os.O_RDONLY))
 
 
 # Sockets that are not netlink
@@ -296,6 +299,7 @@ def holds_socket(arena: "Arena") -> bool:
 def listen_on_host(arena: "Arena") -> None:
     """Scene: a service of the host that the container's network reaches."""
     give_host_an_address(arena)
+    _configure("lo", "127.0.0.1")  # by which the host reaches itself
     arena.listener = socket.create_server((_HOST_ADDRESS, _PORT))
 
 

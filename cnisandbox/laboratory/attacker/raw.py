@@ -1,13 +1,19 @@
 """An attacker's tools: any system call by name, and netlink messages made by hand. Loaded before the worker is forked.
 
+Where a process may not make the system calls for netlink and settings itself but has somebody to ask, whoever puts the
+attacker in place says so with `take`; what is here goes that way then.
+
 Nothing here is the product's own code, on purpose: an attempt must not depend on what it attacks.
 """
 
 import ctypes  # noqa: TID251 - an attacker is not bound to native/; only this package is written from his side
+import errno
 import mmap
 import os
 import socket
 import struct
+from collections.abc import Callable
+from typing import NamedTuple
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _NUMBERS = ctypes.CDLL("libseccomp.so.2")
@@ -99,12 +105,67 @@ def link_info(kind: str, data: bytes = b"") -> bytes:
     return attribute(IFLA_LINKINFO, inner)
 
 
+class Roads(NamedTuple):
+    """How an attacked process reaches the kernel's network configuration.
+
+    Attributes:
+        open_netlink: Makes a netlink socket of a protocol, or what stands in for one.
+        write_setting: Writes a sysctl, such as "net/ipv4/ip_forward".
+        run_nftables: Executes nf_tables commands, JSON as in libnftables-json(5), and returns what it answers.
+        name_links: Says under which key of the netconf which links are named, where somebody believes that.
+    """
+
+    open_netlink: Callable[[int], socket.socket]
+    write_setting: Callable[[str, bytes], None]
+    run_nftables: Callable[[str], str]
+    name_links: Callable[[str, list[str]], None]
+
+
+def _open_netlink(protocol: int) -> socket.socket:
+    return socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, protocol)
+
+
+def _write_setting(name: str, value: bytes) -> None:
+    fd = os.open(f"/proc/sys/{name}", os.O_WRONLY)
+    try:
+        os.write(fd, value)
+    finally:
+        os.close(fd)
+
+
+def _run_nftables(_commands: str) -> str:
+    raise OSError(errno.ENOSYS, "nobody takes nf_tables commands here: send messages")
+
+
+_ROADS = [Roads(_open_netlink, _write_setting, _run_nftables, lambda _key, _names: None)]
+
+
+def take(roads: Roads) -> None:
+    """Go other ways from now on."""
+    _ROADS[:] = [roads]
+
+
+def write_setting(name: str, value: bytes) -> None:
+    """Write a sysctl of the netns that netlink speaks to, such as "net/ipv4/ip_forward"."""
+    _ROADS[0].write_setting(name, value)
+
+
+def run_nftables(commands: str) -> str:
+    """Execute nf_tables commands where there is somebody who takes them; ENOSYS elsewhere."""
+    return _ROADS[0].run_nftables(commands)
+
+
+def name_links(key: str, names: list[str]) -> None:
+    """Claim that the netconf names links under a key, where somebody believes that; before anything else is asked."""
+    _ROADS[0].name_links(key, names)
+
+
 class Netlink:
-    """A netlink socket; one request at a time."""
+    """A netlink socket, in the netns that the attempt is about; one request at a time."""
 
     def __init__(self, protocol: int = 0, fd: int | None = None) -> None:
         if fd is None:
-            self.socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, protocol)
+            self.socket = _ROADS[0].open_netlink(protocol)
         else:
             self.socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, protocol, fileno=fd)
         self._sequence = 0
