@@ -92,5 +92,9 @@ def bind_lifetime(dies_with_parent: bool) -> None:
     """
     if dies_with_parent:
         prctl.set_pdeathsig(signal.SIGKILL)
+        # KERNEL: kill(0) reaches the whole process group, out of a pid namespace too, and a runtime's plugins are one
+        # group of one user; before Landlock had scopes (Linux 6.12) nothing else kept calls from ending each other.
+        if os.getpgid(0) != os.getpid():
+            os.setsid()
     prctl.set_dumpable(False)
     prctl.set_no_new_privs(True)

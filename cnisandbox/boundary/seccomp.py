@@ -148,7 +148,10 @@ _FCNTL_COMMANDS = (fcntl.F_DUPFD, fcntl.F_DUPFD_CLOEXEC, fcntl.F_GETFD, fcntl.F_
 _S_ISUID_S_ISGID = 0o6000
 _OPEN_CALLS = {"openat": 3}
 _MODE_CALLS = {"mkdirat": 2}
-_PROGRAM_MODE_CALLS = {"fchmod": 1, "open": 2, "creat": 1, "mkdir": 1, "chmod": 1, "fchmodat": 2}
+_PROGRAM_MODE_CALLS = {"open": 2, "creat": 1, "mkdir": 1}
+# Those that change it: nor may everybody be let in to write; what is created so is cut by the umask (limits.py).
+_CHMOD_CALLS = {"fchmod": 1, "chmod": 1, "fchmodat": 2}
+_S_IWGRP_S_IWOTH = 0o022
 
 # What a foreign program (Go, Rust, shell) uses that is executed for its files and its output alone: no sockets.
 _PROGRAM_CALLS = [
@@ -227,7 +230,6 @@ _PROGRAM_CALLS = [
     "timerfd_settime",
     "times",
     "truncate",
-    "umask",
     "unlink",
     "utime",
     "utimes",
@@ -302,10 +304,20 @@ class _Filter:
                     f"seccomp rule {name}",
                 )
 
-    def allow_modes(self, calls: dict[str, int]) -> None:
+    def allow_modes(self, calls: dict[str, int], action: int | None = None) -> None:
         """Allow calls that give a file a mode, as long as that has neither set-uid nor set-gid bit."""
         for name, argument in calls.items():
-            self.allow([name], Condition(argument, _S_ISUID_S_ISGID, 0))
+            self.allow([name], Condition(argument, _S_ISUID_S_ISGID, 0), action=action)
+
+    def allow_chmod(self) -> None:
+        """Allow to change modes, but not so that others may write; and a umask only that takes this away as well."""
+        for name, argument in _CHMOD_CALLS.items():
+            self.allow([name], Condition(argument, _S_ISUID_S_ISGID | _S_IWGRP_S_IWOTH, 0))
+        self.allow(["umask"], Condition(0, _S_IWGRP_S_IWOTH, _S_IWGRP_S_IWOTH))
+        # Any other umask is answered with 0, as from a process that had none, and nothing is changed: `mkdir -p` and
+        # others set it to 0 for a moment, and go on with what they are told.
+        for bits in (0, 0o020, 0o002):
+            self.allow(["umask"], Condition(0, _S_IWGRP_S_IWOTH, bits), action=_ACT_ERRNO)
 
     def export(self) -> bytes:
         """Compile.
@@ -382,6 +394,7 @@ def delegate_filter() -> bytes:
     program.allow(_STATE_CALLS)
     program.allow(_PROGRAM_CALLS)
     program.allow_modes(_OPEN_CALLS | _MODE_CALLS | _PROGRAM_MODE_CALLS)
+    program.allow_chmod()
     program.allow(["clone"], Condition(0, _CLONE_NAMESPACES, 0))
     # clone3 hides its flags behind a pointer; ENOSYS makes the C library and Go fall back to clone.
     program.allow(["clone3"], action=_ACT_ERRNO | _ENOSYS)
@@ -400,6 +413,7 @@ def _program_filter() -> _Filter:
     for name, target in _COPYING_CALLS.items():
         program.allow([name], Below(target, MEDIATED_FD))
     program.allow_modes(_MODE_CALLS | {name: at for name, at in _PROGRAM_MODE_CALLS.items() if name != "open"})
+    program.allow_chmod()
     program.allow(["clone"], Condition(0, _CLONE_NAMESPACES, 0))
     # clone3 hides its flags behind a pointer; ENOSYS makes the C library and Go fall back to clone.
     program.allow(["clone3"], action=_ACT_ERRNO | _ENOSYS)
@@ -421,7 +435,7 @@ def foreign_filter(packet_protocols: tuple[int, ...] = (), *, is_mediated: bool,
     ask = int(lib.SCMP_ACT_NOTIFY)
     program.allow(_FOREIGN_CALLS)
     program.allow(["setns"], action=ask)
-    program.allow(["openat", "open"], action=ask)
+    program.allow_modes({"openat": 3, "open": 2}, action=ask)
     for request in _INERT_IOCTLS:
         program.allow(["ioctl"], Condition(1, 0xFFFFFFFF, request))
     program.allow(["socket"], Condition(0, 0xFFFFFFFF, _socket.AF_NETLINK), action=ask)

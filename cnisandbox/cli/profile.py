@@ -19,7 +19,7 @@ from cnisandbox.profile.schema import DEFAULT_ROUTE, Profile
 from cnisandbox.profile.source import Problem
 
 _MIN_WIDTH = 60
-_PERMIT_LISTS = ("links", "kinds", "related", "attributes", "tables", "chains", "jumps")
+_PERMIT_LISTS = ("links", "kinds", "related", "attributes", "tables", "chains", "jumps", "hooks", "verdicts")
 _PATH_LISTS = {
     "readable": "may read",
     "writable": "may write to",

@@ -200,9 +200,14 @@ def _skeleton() -> list[Command]:
     """Make what all attachments share, whatever is there already."""
     commands: list[Command] = [{"add": _TABLE.itself()}]
     commands += [{"add": _TABLE.map(_MAPS[p], type=_MAP_TYPES[p], map="verdict")} for p in _MAPS]
-    commands += _rewritten(_TABLE.chain(_MASQ), _MASQ, [[{"masquerade": None}]])
+    commands += _rewritten(_TABLE.chain(_MASQ), _MASQ, shared_rules()[_MASQ])
     base = _TABLE.chain(_POSTROUTING, type="nat", hook="postrouting", prio=_SRCNAT_PRIORITY, policy="accept")
     return commands + _rewritten(base, _POSTROUTING, _postrouting_bodies())
+
+
+def shared_rules() -> dict[str, list[list[Statement]]]:
+    """List the rules of the chains that all attachments share, by chain."""
+    return {_MASQ: [[{"masquerade": None}]], _POSTROUTING: _postrouting_bodies()}
 
 
 def _rewritten(definition: Command, chain: str, bodies: list[list[Statement]]) -> list[Command]:

@@ -3,8 +3,9 @@
 Privilege: none.
 
 A change has to name its table, and a change of a chain or a rule its chain. In the chains that the permit gives to the
-plugin it may do what the permit's attributes allow. In any other chain of the permit's tables, such as POSTROUTING,
-which everybody shares, it may only add, and take away again, a rule that does nothing but jump to a chain of its own.
+plugin it may do what the permit's attributes allow, with rules that look, change addresses, accept or go on elsewhere:
+what drops packets has to be named. In any other chain of the permit's tables, such as POSTROUTING, which everybody
+shares, it may only add, and take away again, a rule that does nothing but jump to a chain of its own.
 """
 
 from cnisandbox.hints import Any
@@ -17,6 +18,12 @@ from cnisandbox.policy.permit import Permit
 _FAMILIES = {0: "unspec", 1: "inet", 2: "ip", 3: "arp", 5: "netdev", 7: "bridge", 10: "ip6"}
 _JUMPS = (-3, -4)  # NFT_JUMP, NFT_GOTO
 _ACCEPT = 1
+# NFT_RETURN, NFT_GOTO, NFT_JUMP, NFT_BREAK, NFT_CONTINUE
+_GOING_ON = (_ACCEPT, -1, -2, -3, -4, -5)
+_DROP = 0
+# KERNEL: include/uapi/linux/netfilter.h; of ip, ip6, inet and bridge.
+_HOOKS = {0: "prerouting", 1: "input", 2: "forward", 3: "output", 4: "postrouting"}
+_HOOKED_FAMILIES = ("inet", "ip", "ip6", "bridge")
 # Expressions that only look at a packet; those that can also write into it do so with an "sreg" in place of a "dreg".
 _LOOKING = frozenset(
     (
@@ -35,6 +42,10 @@ _LOOKING = frozenset(
         "range",
     )
 )
+# Expressions that do something to a packet, besides those that only look: addresses, ports, and extensions of iptables.
+_TRANSLATING = frozenset(("immediate", "masq", "nat", "redir", "target"))
+# KERNEL: names of xtables' targets; a packet that they have treated goes on to the next rule, or is accepted.
+_TARGETS = frozenset(("DNAT", "MARK", "MASQUERADE", "SNAT"))
 _OF_A_TABLE = ("NFT_MSG_NEWTABLE", "NFT_MSG_DELTABLE", "NFT_MSG_DESTROYTABLE")
 _OF_A_CHAIN = ("NFT_MSG_NEWCHAIN", "NFT_MSG_DELCHAIN", "NFT_MSG_DESTROYCHAIN")
 _OF_A_RULE = ("NFT_MSG_NEWRULE", "NFT_MSG_DELRULE", "NFT_MSG_DESTROYRULE")
@@ -76,6 +87,12 @@ def _complaint_about_chain(netns: str, message: Message, permit: Permit, world: 
         there = world.chain_handle(netns, message.header["family"], attributes["table"], chain)
         if there != attributes["handle"]:
             return f"chain {attributes['handle']}, which is not {chain}"
+    if "type" in attributes or "hook" in attributes:
+        family = _FAMILIES.get(message.header["family"], "")
+        hook = _HOOKS.get(attributes.get("hook", {}).get("hooknum"), "unknown")
+        entered = f"{attributes.get('type')} {hook}"
+        if family not in _HOOKED_FAMILIES or entered not in permit.hooks:
+            return f"a chain that the kernel enters at {entered}"
     # A base chain is everybody's: what its policy drops, the plugin would drop for the whole host.
     return f"policy {attributes['policy']}" if attributes.get("policy", _ACCEPT) != _ACCEPT else ""
 
@@ -86,7 +103,7 @@ def _complaint_about_rule(netns: str, name: str, message: Message, permit: Permi
     if not chain:
         return "it names no chain"
     if matches_any(chain, permit.chains):
-        return ""
+        return _complaint_about_expressions(attributes, permit)
     if not permit.jumps:
         return f"chain {chain}"
     if name == "NFT_MSG_NEWRULE" and not _only_jumps(attributes, permit):
@@ -98,6 +115,22 @@ def _complaint_about_rule(netns: str, name: str, message: Message, permit: Permi
             return f"rule {handle} of chain {chain}, which is not the plugin's"
         return "" if there is not None else f"rule {handle} of chain {chain}, which is not there"
     return "" if name == "NFT_MSG_NEWRULE" else f"rules of chain {chain} without a handle"
+
+
+def _complaint_about_expressions(rule: Attributes, permit: Permit) -> str:
+    for expression in rule.get("expressions", []):
+        name, data = expression.get("name"), expression.get("data", {})
+        if name == "immediate":
+            verdict = _verdict_of(data)
+            code = _ACCEPT if verdict is None else verdict.get("code")
+            decision = "go on" if code in _GOING_ON else "drop" if code == _DROP else "do something unknown"
+            if decision not in ("go on", *permit.verdicts):
+                return f"a rule that decides to {decision}"
+        elif name == "target" and (not isinstance(data, dict) or data.get("name") not in _TARGETS):
+            return f"target {data.get('name') if isinstance(data, dict) else 'unknown'}"
+        elif name not in _LOOKING | _TRANSLATING or (name == "payload" and "sreg" in data):
+            return f"a rule with {name}"
+    return ""
 
 
 def _only_jumps(rule: Attributes, permit: Permit) -> bool:

@@ -8,7 +8,10 @@ Privilege: none.
 
 import json
 from collections.abc import Callable
+from ipaddress import ip_address
 
+from cnisandbox.nft.masquerade import shared_rules
+from cnisandbox.nft.statements import match
 from cnisandbox.policy.patterns import matches_any
 from cnisandbox.policy.permit import Permit, SysctlPermit
 
@@ -125,21 +128,23 @@ _SYSCTLS = {
 
 # Tables, and the chains in them that are the plugins' own; in others a rule may be deleted only if it jumps to one of
 # these, and be made only so.
+_MASQUERADE = ("inet", "cnisandbox_masquerade")
 _CHAINS = {
-    ("inet", "cnisandbox_masquerade"): ("*",),
+    _MASQUERADE: ("*",),
     ("bridge", "nat"): ("cni-br-iface-*",),
     ("inet", "cni_plugins_masquerade"): ("masq_checks",),
     ("ip", "nat"): ("CNI-*",),
     ("ip6", "nat"): ("CNI-*",),
 }
-# What a rule may do, by table. In tables that are not listed (the reference's) nothing is made, only deleted.
+# What a rule may do in a chain of an attachment, by table. In tables that are not listed (the reference's) nothing is
+# made, only deleted.
 _STATEMENTS = {
-    ("inet", "cnisandbox_masquerade"): ("match", "return", "goto", "vmap", "masquerade"),
+    _MASQUERADE: (),
     ("bridge", "nat"): ("match", "return", "jump", "drop"),
 }
 # Base chains, exactly as they are made: another hook or policy would be for the traffic of the whole host.
 _BASE_CHAINS: dict[tuple[str, str], dict[str, object]] = {
-    ("inet", "cnisandbox_masquerade"): {
+    _MASQUERADE: {
         "name": "postrouting", "type": "nat", "hook": "postrouting", "prio": 100, "policy": "accept"
     },
     ("bridge", "nat"): {
@@ -220,6 +225,8 @@ def _complaint(verb: str, kind: str, what: dict[str, object], rule_at: RuleAt) -
 def _is_rule_passed(verb: str, what: dict[str, object], key: tuple[str, str], chain: str, rule_at: RuleAt) -> bool:
     is_own_chain = matches_any(chain, _CHAINS[key])
     handle = what.get("handle")
+    if verb in _MAKES and key == _MASQUERADE:
+        return handle is None and what.get("expr") in _rules_of_masquerade(chain, what.get("expr"))
     if verb == "delete":
         if not isinstance(handle, int):
             return False
@@ -227,8 +234,47 @@ def _is_rule_passed(verb: str, what: dict[str, object], key: tuple[str, str], ch
     if handle is not None or "expr" not in what:
         return False
     if not is_own_chain:
-        return _only_jumps(what["expr"], key)
+        return _only_jumps(what["expr"], key) and _is_about_one_port(what["expr"])
     return all(_is_statement_passed(name, content, _STATEMENTS[key], key) for name, content in _pairs(what["expr"]))
+
+
+def _is_about_one_port(body: object) -> bool:
+    """Say whether a rule of the chain that all frames pass begins with the name of one link: see nft/spoofcheck.py."""
+    match body:
+        case [{"match": {"op": "==", "left": {"meta": {"key": "iifname"}}, "right": str(name)}}, {"jump": _}]:
+            return bool(name) and not set(name) & set("*\\@")
+    return False
+
+
+def _rules_of_masquerade(chain: str, body: object) -> list[object]:
+    """List the rules that may be made in a chain; of those of an attachment, the one with the addresses of this one.
+
+    Whatever stands in the chains that all packets pass is for the traffic of the whole host: only what is always there.
+    """
+    shared: list[object] = list(shared_rules().get(chain, []))
+    if shared or not chain.startswith("cni-"):
+        return shared
+    match body:
+        case [{"match": {"right": source}}, {"match": {"right": subnet}}, _]:
+            return [
+                [
+                    match({"payload": {"protocol": protocol, "field": "saddr"}}, source),
+                    match({"payload": {"protocol": protocol, "field": "daddr"}}, subnet, "!="),
+                    {"goto": {"target": "masq"}},
+                ]
+                for protocol in ("ip", "ip6")
+                if _is_address(source)
+            ]
+    return []
+
+
+def _is_address(operand: object) -> bool:
+    """Say whether a rule is about one address, not a range or a set of them."""
+    try:
+        ip_address(operand)  # type: ignore[arg-type]
+    except ValueError:
+        return False
+    return isinstance(operand, str)
 
 
 def _only_jumps(statements: object, key: tuple[str, str]) -> bool:
@@ -240,8 +286,6 @@ def _only_jumps(statements: object, key: tuple[str, str]) -> bool:
 def _is_statement_passed(name: str, content: object, permitted: tuple[str, ...], key: tuple[str, str]) -> bool:
     if name not in permitted:
         return False
-    if name == "vmap":  # by a map of ours; one that is written here could drop
-        return isinstance(content, dict) and isinstance(content.get("data"), str)
     return name not in ("jump", "goto") or _leads_to_ours(content, key)
 
 

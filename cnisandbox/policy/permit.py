@@ -26,6 +26,8 @@ class Permit(NamedTuple):
         chains: nf_tables: patterns of chains whose content may be changed at will.
         jumps: nf_tables: in any other chain of the tables a rule may be added or deleted only if its only verdict is a
             jump or goto to a chain of these patterns.
+        hooks: nf_tables: where the kernel may enter a chain that is made: a type and a hook, such as "nat postrouting".
+        verdicts: nf_tables: what rules may decide besides to accept and to go on in another chain: "drop".
         reason: Why the plugin needs it.
     """
 
@@ -39,6 +41,8 @@ class Permit(NamedTuple):
     tables: tuple[str, ...] = ()
     chains: tuple[str, ...] = ()
     jumps: tuple[str, ...] = ()
+    hooks: tuple[str, ...] = ()
+    verdicts: tuple[str, ...] = ()
     reason: str = ""
 
 

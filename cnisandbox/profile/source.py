@@ -86,6 +86,8 @@ _PERMIT_LISTS: dict[str, words.Check] = {
     "tables": words.nft_table,
     "chains": words.nft_name,
     "jumps": words.nft_name,
+    "hooks": words.nft_hook,
+    "verdicts": words.one_of(words.NFT_VERDICTS),
 }
 _FIELDS = ("variables", "permits", "sysctls", *_LIST_KEYS, "capabilities")
 
@@ -236,8 +238,8 @@ class _Reader:
                 self._complain((*path, key), f"any link of the host, for {writes[0]}: only what reads may be about any")
         if permit.kinds and "RTM_NEWLINK" not in permit.messages:
             self._complain((*path, "kinds"), "only RTM_NEWLINK has a kind of link")
-        if (permit.chains or permit.jumps) and not permit.tables:
-            self._complain(path, "chains and jumps are those of tables, and there is no tables")
+        if (permit.chains or permit.jumps or permit.hooks or permit.verdicts) and not permit.tables:
+            self._complain(path, "chains, jumps, hooks and verdicts are those of tables, and there is no tables")
         if permit.tables and not any(_protocol(message) == NETLINK_NETFILTER for message in permit.messages):
             self._complain((*path, "tables"), "no message of this permit is about nf_tables")
 

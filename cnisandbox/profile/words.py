@@ -18,6 +18,9 @@ Check = Callable[[str], str]
 
 NETNS = ("host", "container")
 ACCESS = ("read", "write")
+NFT_VERDICTS = ("drop",)
+_NFT_CHAIN_TYPES = ("filter", "nat", "route")
+_NFT_HOOKS = ("prerouting", "input", "forward", "output", "postrouting")
 RAW_SOCKETS = ("arp", "dhcp")
 FAMILIES = ("ip", "ip6", "inet", "arp", "bridge", "netdev")
 LINK_WORDS = ("attachment", "peer", "created", "default-route", "loopback", "any")
@@ -145,6 +148,14 @@ def nft_name(word: str) -> str:
     """Check the pattern of a chain's name."""
     if not _NFT_PATTERN.fullmatch(word) or len(word) > _NFT_NAME_CHARACTERS:
         return f"{quoted(word)} is not a pattern of nf_tables names"
+    return ""
+
+
+def nft_hook(word: str) -> str:
+    """Check where the kernel enters a chain."""
+    kind, _, hook = word.partition(" ")
+    if kind not in _NFT_CHAIN_TYPES or hook not in _NFT_HOOKS:
+        return f"{quoted(word)} is not a type and a hook, such as 'nat postrouting'"
     return ""
 
 

@@ -45,6 +45,7 @@ class Process(NamedTuple):
 
     pid: int
     ppid: int
+    group: int
     title: str
     uids: list[int]
     gids: list[int]
@@ -64,6 +65,7 @@ def observe(pid: int) -> Process:
     return Process(
         pid=pid,
         ppid=int(status["PPid"]),
+        group=os.getpgid(pid),
         title=_read(pid, "cmdline").replace("\0", " ").strip(),
         uids=[int(word) for word in status["Uid"].split()],
         gids=[int(word) for word in status["Gid"].split()],

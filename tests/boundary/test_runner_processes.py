@@ -103,6 +103,13 @@ def assert_is_confined(process: Process, capabilities: int) -> None:
     assert process.seccomp == SECCOMP_FILTER
 
 
+def test_nobody_is_in_the_process_group_of_the_runtimes_other_plugins(blue: World) -> None:
+    """kill(0) reaches a whole group; before Linux 6.12 nothing else keeps calls of one user from ending each other."""
+    with running(blue) as run:
+        for process in (run.monitor, run.opener, run.worker):
+            assert process.group not in (os.getpgid(0), os.getpgid(run.process.pid))
+
+
 def test_the_plugin_has_no_capability_and_stands_in_an_empty_netns(blue: World) -> None:
     with running(blue) as run:
         assert_is_confined(run.worker, 0)

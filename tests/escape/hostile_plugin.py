@@ -520,6 +520,38 @@ def leave_a_set_uid_file() -> int:
 
 
 @attempt
+def make_a_set_uid_file() -> int:
+    path = "/var/lib/cni/networks/xsetuid"
+    os.close(os.open(path, os.O_WRONLY | os.O_CREAT, 0o4755))
+    os.unlink(path)
+    return 0
+
+
+@attempt
+def let_everybody_write() -> int:
+    path = "/var/lib/cni/networks/xopen"
+    os.close(os.open(path, os.O_WRONLY | os.O_CREAT, 0o644))
+    try:
+        os.chmod(path, 0o666)
+    finally:
+        os.unlink(path)
+    return 0
+
+
+@attempt
+def make_what_everybody_may_write() -> int:
+    path = "/var/lib/cni/networks/xumask"
+    os.umask(0)
+    os.close(os.open(path, os.O_WRONLY | os.O_CREAT, 0o666))
+    try:
+        if not os.stat(path).st_mode & 0o022:
+            raise PermissionError(errno.EPERM, "the umask")
+    finally:
+        os.unlink(path)
+    return 0
+
+
+@attempt
 def leave_a_symbolic_link() -> int:
     os.symlink("/etc/passwd", "/var/lib/cni/networks/xlink")
     os.unlink("/var/lib/cni/networks/xlink")

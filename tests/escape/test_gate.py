@@ -269,6 +269,91 @@ def test_tables_of_others_are_refused(world: World, items: list[dict[str, Any]])
     assert world.nft_ruleset() == [] or "filter" not in str(world.nft_ruleset())
 
 
+MASQUERADE = {"family": "inet", "table": "cnisandbox_masquerade"}
+SKELETON = [
+    {"add": {"table": {"family": "inet", "name": "cnisandbox_masquerade"}}},
+    {"add": {"chain": {**MASQUERADE, "name": "masq"}}},
+    {"add": {"chain": {**MASQUERADE, "name": "cni-1"}}},
+    {
+        "add": {
+            "chain": {
+                **MASQUERADE,
+                "name": "postrouting",
+                "type": "nat",
+                "hook": "postrouting",
+                "prio": 100,
+                "policy": "accept",
+            }
+        }
+    },
+]
+
+
+def compared(field: str, right: object, op: str = "==") -> dict[str, Any]:
+    return {"match": {"op": op, "left": {"payload": {"protocol": "ip", "field": field}}, "right": right}}
+
+
+NET = {"prefix": {"addr": "10.0.0.0", "len": 8}}
+GOES = {"goto": {"target": "masq"}}
+ALL = {"prefix": {"addr": "0.0.0.0", "len": 0}}
+
+
+@pytest.mark.parametrize(
+    ("chain", "body", "expected"),
+    [
+        ("masq", [{"masquerade": None}], 0),
+        ("cni-1", [compared("saddr", "10.0.0.2"), compared("daddr", NET, "!="), GOES], 0),
+        ("postrouting", [{"masquerade": None}], errno.EPERM),
+        ("postrouting", [compared("saddr", "10.0.0.2"), GOES], errno.EPERM),
+        ("postrouting", [{"drop": None}], errno.EPERM),
+        ("masq", [{"drop": None}], errno.EPERM),
+        ("cni-1", [{"masquerade": None}], errno.EPERM),
+        ("cni-1", [GOES], errno.EPERM),
+        ("cni-1", [compared("saddr", ALL), compared("daddr", NET, "!="), GOES], errno.EPERM),
+        (
+            "cni-1",
+            [compared("saddr", {"range": ["0.0.0.0", "9.9.9.9"]}), compared("daddr", NET, "!="), GOES],
+            errno.EPERM,
+        ),
+        ("other", [{"masquerade": None}], errno.EPERM),
+    ],
+)
+def test_only_rules_as_our_plugin_writes_them_stand_in_the_way_of_all_packets(
+    world: World, chain: str, body: list[dict[str, Any]], expected: int
+) -> None:
+    prepare(world)
+    assert world.call(ask, HOST, NFTABLES, commands(*SKELETON)) == 0
+    rule = {"add": {"rule": {**MASQUERADE, "chain": chain, "expr": body}}}
+    assert world.call(ask, HOST, NFTABLES, commands(rule)) == expected
+    assert sum("rule" in item for item in world.nft_ruleset()) == (expected == 0)
+
+
+@pytest.mark.parametrize(
+    ("left", "right", "expected"),
+    [
+        ("iifname", "veth11111111", 0),
+        ("iifname", "veth*", errno.EPERM),
+        ("iifname", "", errno.EPERM),
+        ("iifname", {"set": ["veth1", "veth2"]}, errno.EPERM),
+        ("oifname", "veth11111111", errno.EPERM),
+        ("", "", errno.EPERM),
+    ],
+)
+def test_a_spoof_check_is_about_one_port(world: World, left: str, right: object, expected: int) -> None:
+    prepare(world)
+    base = {"type": "filter", "hook": "prerouting", "prio": -300, "policy": "accept"}
+    made = [
+        {"add": {"table": {"family": "bridge", "name": "nat"}}},
+        {"add": {"chain": {"family": "bridge", "table": "nat", "name": "PREROUTING", **base}}},
+        {"add": {"chain": {"family": "bridge", "table": "nat", "name": "cni-br-iface-1"}}},
+    ]
+    assert world.call(ask, HOST, NFTABLES, commands(*made)) == 0
+    jump = {"jump": {"target": "cni-br-iface-1"}}
+    body = [{"match": {"op": "==", "left": {"meta": {"key": left}}, "right": right}}, jump] if left else [jump]
+    rule = {"add": {"rule": {"family": "bridge", "table": "nat", "chain": "PREROUTING", "expr": body}}}
+    assert world.call(ask, HOST, NFTABLES, commands(rule)) == expected
+
+
 def test_a_rule_of_others_in_a_shared_chain_stays(world: World) -> None:
     prepare(world)
     world.run(["nft", "add table ip nat; add chain ip nat POSTROUTING { type nat hook postrouting priority 100; }"])

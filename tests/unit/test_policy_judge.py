@@ -427,11 +427,20 @@ def jump(chain: str) -> list[Attributes]:
     return [{"name": "immediate", "data": {"dreg": 0, "data": {"verdict": verdict}}}]
 
 
-ACCEPT = [{"name": "immediate", "data": {"dreg": 0, "data": {"verdict": {"code": 1}}}}]
+def target(name: str) -> Attributes:
+    return {"name": "target", "data": {"name": name, "rev": 0, "info": b""}}
+
+
+def verdict(code: int) -> list[Attributes]:
+    return [{"name": "immediate", "data": {"dreg": 0, "data": {"verdict": {"code": code}}}}]
+
+
+ACCEPT, DROP, QUEUE = verdict(1), verdict(0), verdict(3)
+
 NFT = (
     permit(messages=("NFNL_MSG_BATCH_BEGIN", "NFNL_MSG_BATCH_END"), attributes=("genid",)),
     permit(messages=("NFT_MSG_NEWTABLE",), tables=("ip nat",), attributes=("name", "flags")),
-    permit(messages=("NFT_MSG_NEWCHAIN", "NFT_MSG_DELCHAIN"), tables=("ip nat",), chains=("CNI-*",), attributes=("table", "name", "policy", "handle")),
+    permit(messages=("NFT_MSG_NEWCHAIN", "NFT_MSG_DELCHAIN"), tables=("ip nat",), chains=("CNI-*",), hooks=("nat postrouting",), attributes=("table", "name", "policy", "handle", "type", "hook.hooknum")),
     permit(messages=("NFT_MSG_NEWRULE", "NFT_MSG_DELRULE"), tables=("ip nat",), chains=("CNI-*",), jumps=("CNI-*",), attributes=("table", "chain", "handle", "expressions.**")),
 )  # fmt: skip
 NEWTABLE, NEWCHAIN, DELCHAIN, NEWRULE, DELRULE = 0, 3, 5, 6, 8
@@ -442,7 +451,10 @@ NEWTABLE, NEWCHAIN, DELCHAIN, NEWRULE, DELRULE = 0, 3, 5, 6, 8
     [
         nft(NEWTABLE, {"name": "nat"}),
         nft(NEWCHAIN, {"table": "nat", "name": "CNI-1"}),
+        nft(NEWCHAIN, {"table": "nat", "name": "CNI-1", "type": "nat", "hook": {"hooknum": 4}}),
         nft(NEWRULE, {"table": "nat", "chain": "CNI-1", "expressions": ACCEPT}),
+        nft(NEWRULE, {"table": "nat", "chain": "CNI-1", "expressions": [{"name": "masq", "data": {}}]}),
+        nft(NEWRULE, {"table": "nat", "chain": "CNI-1", "expressions": [target("DNAT")]}),
         nft(NEWRULE, {"table": "nat", "chain": "POSTROUTING", "expressions": jump("CNI-1")}),
         nft(DELRULE, {"table": "nat", "chain": "CNI-1"}),
         nft(DELRULE, {"table": "nat", "chain": "POSTROUTING", "handle": 4}),
@@ -464,6 +476,14 @@ def test_what_a_plugin_needs_of_nf_tables_passes(change: Message) -> None:
         (nft(NEWTABLE, {"name": "nat", "flags": 1}), "switched off"),
         (nft(NEWCHAIN, {"table": "nat", "name": "POSTROUTING"}), "chain POSTROUTING"),
         (nft(NEWCHAIN, {"table": "nat", "name": "CNI-1", "policy": 0}), "policy 0"),
+        (nft(NEWCHAIN, {"table": "nat", "name": "CNI-1", "type": "nat", "hook": {"hooknum": 1}}), "enters at nat input"),
+        (nft(NEWCHAIN, {"table": "nat", "name": "CNI-1", "type": "filter", "hook": {"hooknum": 4}}), "enters at filter"),
+        (nft(NEWCHAIN, {"table": "nat", "name": "CNI-1", "hook": {"hooknum": 4}}), "enters at None postrouting"),
+        (nft(NEWRULE, {"table": "nat", "chain": "CNI-1", "expressions": DROP}), "decides to drop"),
+        (nft(NEWRULE, {"table": "nat", "chain": "CNI-1", "expressions": QUEUE}), "decides to do something unknown"),
+        (nft(NEWRULE, {"table": "nat", "chain": "CNI-1", "expressions": [{"name": "reject", "data": {}}]}), "with reject"),
+        (nft(NEWRULE, {"table": "nat", "chain": "CNI-1", "expressions": [target("REJECT")]}), "target REJECT"),
+        (nft(NEWRULE, {"table": "nat", "chain": "CNI-1", "expressions": [{"name": "payload", "data": {"sreg": 1}}]}), "with payload"),
         (nft(DELCHAIN, {"table": "nat"}), "names no chain"),
         (nft(DELCHAIN, {"table": "nat", "name": "CNI-1", "handle": 3}), "chain 3, which is not CNI-1"),
         (nft(NEWCHAIN, {"table": "nat", "name": "CNI-2", "handle": 3}), "chain 3, which is not CNI-2"),

@@ -216,7 +216,7 @@ MISTAKES = {
         "'a{b' is not a pattern of nf_tables names",
     ),
     "table-without-nft": (permit(tables='["ip nat"]'), 7, "permit[0].tables", "no message of this permit is about nf_"),
-    "chain-without-table": (permit(messages='["NFT_MSG_NEWRULE"]', chains='["a"]'), 3, "permit[0]", "chains and jumps"),
+    "chain-without-table": (permit(messages='["NFT_MSG_NEWRULE"]', chains='["a"]'), 3, "permit[0]", "chains, jumps"),
     "sysctl-key": (
         HEAD + '[[sysctl]]\nreason = "r"\nnetns = ["host"]\nkey = "kernel/core_pattern"\naccess = "write"\n',
         6,
