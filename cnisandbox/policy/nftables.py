@@ -87,14 +87,29 @@ def _complaint_about_chain(netns: str, message: Message, permit: Permit, world: 
         there = world.chain_handle(netns, message.header["family"], attributes["table"], chain)
         if there != attributes["handle"]:
             return f"chain {attributes['handle']}, which is not {chain}"
-    if "type" in attributes or "hook" in attributes:
-        family = _FAMILIES.get(message.header["family"], "")
-        hook = _HOOKS.get(attributes.get("hook", {}).get("hooknum"), "unknown")
-        entered = f"{attributes.get('type')} {hook}"
-        if family not in _HOOKED_FAMILIES or entered not in permit.hooks:
-            return f"a chain that the kernel enters at {entered}"
+    entered = entered_at(message)
+    if entered and entered not in permit.hooks:
+        return f"a chain that the kernel enters at {entered}"
     # A base chain is everybody's: what its policy drops, the plugin would drop for the whole host.
     return f"policy {attributes['policy']}" if attributes.get("policy", _ACCEPT) != _ACCEPT else ""
+
+
+def entered_at(message: Message) -> str:
+    """Say where the kernel enters a chain that a message makes: type and hook; empty for a chain without."""
+    attributes = message.attributes
+    if "type" not in attributes and "hook" not in attributes:
+        return ""
+    is_known = _FAMILIES.get(message.header["family"]) in _HOOKED_FAMILIES
+    hook = _HOOKS.get(attributes.get("hook", {}).get("hooknum"), "unknown") if is_known else "unknown"
+    return f"{attributes.get('type')} {hook}"
+
+
+def decision_of(expression: Attributes) -> str:
+    """Say what an expression decides about a packet: "drop", or something unknown; empty for one that lets it go on."""
+    verdict = _verdict_of(expression.get("data", {})) if expression.get("name") == "immediate" else None
+    if verdict is None or verdict.get("code") in _GOING_ON:
+        return ""
+    return "drop" if verdict.get("code") == _DROP else "do something unknown"
 
 
 def _complaint_about_rule(netns: str, name: str, message: Message, permit: Permit, world: World) -> str:
@@ -120,15 +135,12 @@ def _complaint_about_rule(netns: str, name: str, message: Message, permit: Permi
 def _complaint_about_expressions(rule: Attributes, permit: Permit) -> str:
     for expression in rule.get("expressions", []):
         name, data = expression.get("name"), expression.get("data", {})
-        if name == "immediate":
-            verdict = _verdict_of(data)
-            code = _ACCEPT if verdict is None else verdict.get("code")
-            decision = "go on" if code in _GOING_ON else "drop" if code == _DROP else "do something unknown"
-            if decision not in ("go on", *permit.verdicts):
-                return f"a rule that decides to {decision}"
-        elif name == "target" and (not isinstance(data, dict) or data.get("name") not in _TARGETS):
+        decision = decision_of(expression)
+        if decision and decision not in permit.verdicts:
+            return f"a rule that decides to {decision}"
+        if name == "target" and (not isinstance(data, dict) or data.get("name") not in _TARGETS):
             return f"target {data.get('name') if isinstance(data, dict) else 'unknown'}"
-        elif name not in _LOOKING | _TRANSLATING or (name == "payload" and "sreg" in data):
+        if name not in _LOOKING | _TRANSLATING or (name == "payload" and "sreg" in data):
             return f"a rule with {name}"
     return ""
 

@@ -110,6 +110,12 @@ def _complaint_about_nftables(message: Observed, permit: Permit, names: Names) -
         is_deletion = message.message == "NFT_MSG_DELRULE" and not message.does_more and permit.jumps
         if not may_jump and not is_deletion:
             return f"{permit.name} does not have chain {names.chains.get(message.chain, message.chain)}"
+    for kind, word, given in (
+        ("hook", message.hook, permit.hooks),
+        *(("verdict", one, permit.verdicts) for one in message.verdicts),
+    ):
+        if word and word not in given:
+            return f"{permit.name} does not have {kind} {word}"
     return ""
 
 
@@ -178,6 +184,8 @@ def _surplus(permit: Permit, covered: Sequence[Observed]) -> Iterator[tuple[str,
         "attributes": lambda word: word in words or any(is_path_in(path, (word,)) for path in paths),
         "tables": lambda word: any(matches(message.table, word) for message in covered),
         "chains": lambda word: any(matches(message.chain, word) for message in covered),
+        "hooks": lambda word: any(message.hook == word for message in covered),
+        "verdicts": lambda word: any(word in message.verdicts for message in covered),
         "jumps": lambda word: any(matches(jump, word) for message in covered for jump in message.jumps),
     }
     for field, is_used in tests.items():

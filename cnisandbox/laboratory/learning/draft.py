@@ -236,6 +236,8 @@ def _permits(
             (),
             (message.table,) if message.table else (),
             *chains.of(message),
+            hooks=(message.hook,) if message.hook else (),
+            verdicts=message.verdicts,
         )
         attributes.setdefault(bare, [])
         attributes[bare] = list(
@@ -277,7 +279,7 @@ class _Chains:
     def __init__(self, messages: Sequence[Observed], names: Names) -> None:
         self._names = names.chains
         made = [message for message in messages if message.chain and message.message == "NFT_MSG_NEWCHAIN"]
-        self._own = {(one.table, self._name(one.chain)) for one in made if not one.is_base}
+        self._own = {(one.table, self._name(one.chain)) for one in made if not one.hook}
         self._jumps: dict[tuple[str, str], Words] = {}
         for message in messages:
             place = (message.table, self._name(message.chain))
@@ -299,7 +301,7 @@ class _Chains:
         return (place[1],), ()
 
 
-_JOINABLE = ("netns", "messages", "links", "kinds", "tables", "chains", "jumps")
+_JOINABLE = ("netns", "messages", "links", "kinds", "tables", "chains", "jumps", "hooks", "verdicts")
 
 
 def _joined(permits: Sequence[Permit]) -> list[Permit]:
@@ -334,7 +336,7 @@ def _contains(outer: Permit, inner: Permit) -> bool:
     """Say whether a permit passes all that another one passes."""
     if outer.kinds != inner.kinds or bool(outer.links) != bool(inner.links):
         return False
-    fields = ("netns", "messages", "links", "related", "attributes", "tables", "chains", "jumps")
+    fields = ("netns", "messages", "links", "related", "attributes", "tables", "chains", "jumps", "hooks", "verdicts")
     return outer != inner and all(set(getattr(inner, field)) <= set(getattr(outer, field)) for field in fields)
 
 

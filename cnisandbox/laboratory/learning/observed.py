@@ -43,9 +43,10 @@ class Observed(NamedTuple):
         attributes: Their paths.
         table: nf_tables: "family name"; "" for none.
         chain: nf_tables: the chain that it is about.
-        is_base: Whether it makes a chain that the kernel enters.
+        hook: Where the kernel enters a chain that it makes, such as "nat postrouting".
         jumps: nf_tables: the chains that a rule jumps to.
         does_more: Whether a rule does more than jump.
+        verdicts: What a rule decides besides to accept and to go on elsewhere: "drop".
     """
 
     verb: str
@@ -57,9 +58,10 @@ class Observed(NamedTuple):
     attributes: Words = ()
     table: str = ""
     chain: str = ""
-    is_base: bool = False
+    hook: str = ""
     jumps: Words = ()
     does_more: bool = False
+    verdicts: Words = ()
 
 
 class ObservedSetting(NamedTuple):
@@ -239,10 +241,13 @@ def _about_nftables(base: Observed, message: Message) -> Observed:
     table = attributes.get("name" if is_table else "table", "")
     found = base._replace(table=f"{family} {table}" if table else "")
     if base.message in nftables._OF_A_CHAIN:
-        return found._replace(chain=attributes.get("name", ""), is_base="hook" in attributes)
+        return found._replace(chain=attributes.get("name", ""), hook=nftables.entered_at(message))
     if base.message in nftables._OF_A_RULE:
         jumps, does_more = _verdicts(attributes.get("expressions", []))
-        return found._replace(chain=attributes.get("chain", ""), jumps=jumps, does_more=does_more)
+        verdicts = tuple(
+            {decision for one in attributes.get("expressions", []) if (decision := nftables.decision_of(one))}
+        )
+        return found._replace(chain=attributes.get("chain", ""), jumps=jumps, does_more=does_more, verdicts=verdicts)
     return found
 
 

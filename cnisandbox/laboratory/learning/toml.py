@@ -12,7 +12,19 @@ from cnisandbox.profile.schema import DEFAULT_TIME_LIMIT_S, Profile
 
 _WIDTH = 120
 _LISTS = ("readable", "writable", "state", "programs", "raw_sockets", "devices", "unix_sockets")
-_PERMIT_LISTS = ("netns", "messages", "links", "kinds", "related", "attributes", "tables", "chains", "jumps")
+_PERMIT_LISTS = (
+    "netns",
+    "messages",
+    "links",
+    "kinds",
+    "related",
+    "attributes",
+    "tables",
+    "chains",
+    "jumps",
+    "hooks",
+    "verdicts",
+)
 
 
 def to_toml(profile: Profile, comments: Iterable[str] = ()) -> str:

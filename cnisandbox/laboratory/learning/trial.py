@@ -156,7 +156,9 @@ def _described(entry: tuple[object, ...]) -> str:
     where = " and ".join(members["netns"])
     if "key" in members:
         return f"setting {members['key']} ({members['access']}) in {where}"
-    lists = [members[name] for name in ("links", "kinds", "tables", "chains", "jumps") if members[name]]
+    lists = [
+        members[name] for name in ("links", "kinds", "tables", "chains", "jumps", "hooks", "verdicts") if members[name]
+    ]
     about = "; ".join(", ".join(one) for one in lists)
     attributes = members["attributes"][:_SHOWN_ATTRIBUTES] if members["messages"][0].startswith("RTM_") else ()
     dots = ", ..." if len(members["attributes"]) > _SHOWN_ATTRIBUTES else ""
