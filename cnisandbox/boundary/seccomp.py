@@ -244,6 +244,7 @@ _PROGRAM_CALLS = [
 _FOREIGN_CALLS = [
     "getsockname",
     "getpeername",
+    "capset",  # without capabilities it can only be called in vain, and `ip` ends when it is refused
     "getsockopt",
     "recvfrom",
     "recvmsg",
