@@ -8,7 +8,7 @@ Privilege: none.
 from cnisandbox.hints import Any
 
 # Changes with what a profile can include, and with what is understood of it.
-STAMP = "d7babccff401542174d842ce2efb88fa"
+STAMP = "180f6739135bef61c5d43026f1528b6e"
 
 _0 = ('container:1', ('container',), ('RTM_GETLINK',), ('any',), (), (), ('ifname', 'alt_ifname', 'ext_mask'), (), (), (), (), (), 'finds links of the container, by name or all of them')
 _1 = ('container:2', ('container',), ('RTM_GETLINK', 'RTM_GETADDR', 'RTM_GETROUTE', 'RTM_GETRULE'), (), (), (), ('ext_mask',), (), (), (), (), (), 'lists links, addresses, routes and rules of the container')
@@ -36,7 +36,7 @@ _22 = ('masquerade:2', ('host',), ('NFT_MSG_NEWCHAIN',), (), (), (), ('table', '
 _23 = ('masquerade:3', ('host',), ('NFT_MSG_NEWCHAIN', 'NFT_MSG_DELCHAIN'), (), (), (), ('table', 'name', 'handle', 'use'), ('ip nat', 'ip6 nat'), ('CNI-????????????????????????',), (), (), (), "keeps the attachment's own chain")
 _24 = ('masquerade:4', ('host',), ('NFT_MSG_NEWRULE', 'NFT_MSG_DELRULE'), (), (), (), ('table', 'chain', 'handle', 'position', 'compat.*', 'expressions.**', 'userdata'), ('ip nat', 'ip6 nat'), ('CNI-????????????????????????',), ('CNI-????????????????????????',), (), (), "rules of the attachment's own chain, and the jump to it")
 _25 = ('masquerade:5', ('host',), ('NFT_MSG_NEWTABLE', 'NFT_MSG_NEWCHAIN', 'NFT_MSG_NEWRULE', 'NFT_MSG_DELRULE'), (), (), (), ('table', 'chain', 'name', 'flags', 'type', 'hook.hooknum', 'hook.priority', 'policy', 'handle', 'position', 'expressions.**', 'userdata', 'id', 'position_id'), ('inet cni_plugins_masquerade',), ('*',), (), ('nat postrouting',), (), "ipMasqBackend nftables: the plugins' own table")
-_26 = ('bridge:1', ('host',), ('RTM_NEWLINK',), ('netconf:bridge',), ('bridge',), (), ('ifname', 'mtu', 'txqlen', 'linkinfo.kind', 'linkinfo.data', 'linkinfo.data.vlan_filtering', 'linkinfo.data.vlan_default_pvid'), (), (), (), (), (), 'creates the bridge when there is none')
+_26 = ('bridge:1', ('host',), ('RTM_NEWLINK',), ('netconf:bridge',), ('bridge',), (), ('ifname', 'mtu', 'txqlen', 'linkinfo.kind', 'linkinfo.data.vlan_filtering', 'linkinfo.data.vlan_default_pvid'), (), (), (), (), (), 'creates the bridge when there is none')
 _27 = ('bridge:2', ('host',), ('RTM_GETLINK',), ('netconf:bridge',), (), (), ('ifname', 'ext_mask'), (), (), (), (), (), 'finds the bridge')
 _28 = ('bridge:3', ('host',), ('RTM_NEWLINK', 'RTM_SETLINK'), ('netconf:bridge',), (), (), ('address',), (), (), (), (), (), 'sets the bridge up, makes it promiscuous, and pins its hardware address so that it does not change with the ports')
 _29 = ('bridge:4', ('host',), ('RTM_GETADDR',), (), (), (), (), (), (), (), (), (), 'looks which addresses the bridge has')
