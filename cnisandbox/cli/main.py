@@ -32,7 +32,9 @@ COMMANDS = (
     Command("install", "cnisandbox.cli.install", "put the plugins where a runtime looks"),
     Command("uninstall", "cnisandbox.cli.uninstall", "take them away, and put back what was there before"),
     Command("profile", "cnisandbox.cli.profile", "show and check what plugins may have and do"),
+    Command("learn", "cnisandbox.cli.learn", "write the profile of a plugin from what it does"),
     Command("doctor", "cnisandbox.cli.doctor", "say what this machine can do, and what to do about the rest"),
+    Command("audit", "cnisandbox.cli.audit", "measure what a hostile plugin could do, as root and confined"),
     Command("demo", "cnisandbox.cli.demo", "give two pods their network and show who holds which privilege"),
 )
 
