@@ -90,6 +90,7 @@ def run(
     if os.geteuid() != 0:
         raise PrivilegeNotDropped("make arenas: only root can", "run it with sudo")
     service_user()
+    outside.prepare()
     if places.RUNNER in columns:
         places.packed_attacker()  # here, so that every arena has it
     return _Run(vectors, columns, progress).matrix()

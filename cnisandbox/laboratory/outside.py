@@ -12,6 +12,7 @@ Source: rtnetlink(7), proc(5); include/uapi/linux/{if_link,rtnetlink,neighbour,n
 """
 
 import contextlib
+import functools
 import hashlib
 import os
 import re
@@ -46,6 +47,11 @@ class Snapshot(NamedTuple):
 
     own: State
     shared: State
+
+
+def prepare() -> None:
+    """Look at the machine's files, so that those who are forked from here need not describe them again."""
+    _files()
 
 
 def take(arena: "Arena") -> Snapshot:
@@ -539,17 +545,22 @@ class _Files:
 
 
 def _file(path: str, status: os.stat_result, *, has_content: bool) -> dict[str, str]:
-    properties = {
-        "mode": stat.filemode(status.st_mode),
-        "owner": f"{status.st_uid}:{status.st_gid}",
-        "names": str(status.st_nlink) if not stat.S_ISDIR(status.st_mode) else "",
-    }
+    properties = _described(
+        status.st_mode, status.st_uid, status.st_gid, status.st_nlink, status.st_size, status.st_mtime_ns
+    )
     if stat.S_ISLNK(status.st_mode):
-        properties["target"] = os.readlink(path)
-    elif stat.S_ISREG(status.st_mode):
-        properties["size"] = str(status.st_size)
-        properties["content"] = _UNTOLD + str(status.st_mtime_ns)
-        if has_content and status.st_size <= _HASHED_BYTES:
-            with contextlib.suppress(OSError), open(path, "rb") as file:
-                properties["content"] = _untold(file.read())
+        return {**properties, "target": os.readlink(path)}
+    if has_content and stat.S_ISREG(status.st_mode) and status.st_size <= _HASHED_BYTES:
+        with contextlib.suppress(OSError), open(path, "rb") as file:
+            return {**properties, "content": _untold(file.read())}
+    return properties
+
+
+@functools.cache
+def _described(mode: int, uid: int, gid: int, names: int, size: int, mtime_ns: int) -> dict[str, str]:
+    properties = {"mode": stat.filemode(mode), "owner": f"{uid}:{gid}"}
+    if not stat.S_ISDIR(mode):
+        properties["names"] = str(names)
+    if stat.S_ISREG(mode):
+        properties |= {"size": str(size), "content": f"{_UNTOLD}{mtime_ns}"}
     return properties

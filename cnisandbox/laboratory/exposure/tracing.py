@@ -35,8 +35,8 @@ _EVENTS = (
     "sched/sched_process_exec",
     "sched/sched_process_exit",
 )
-# LIMIT: of each processor; a call of a plugin in Python fills half a MiB
-_BUFFER_KIB = 8192
+# LIMIT: of each processor; a call of a plugin in Python fills half a MiB, ptp, which polls, up to ten
+_BUFFER_KIB = 65536
 _PAGE_BYTES = 1 << 16  # what a read asks for; the kernel's pages are smaller
 _INITIAL_PID_NAMESPACE = 0xEFFFFFFC  # PROC_PID_INIT_INO
 _MNT_DETACH = 2
