@@ -34,7 +34,15 @@ from cnisandbox.boundary.delegate import delegate_worker
 from cnisandbox.boundary.entry import Session
 from cnisandbox.boundary.environment import read_environment
 from cnisandbox.boundary.levels import Level
-from cnisandbox.boundary.sandbox import Sandbox, ServiceUser, Worker, network_worker, spawn
+from cnisandbox.boundary.sandbox import (
+    NETLINK_NETFILTER,
+    NETLINK_ROUTE,
+    Sandbox,
+    ServiceUser,
+    Worker,
+    network_worker,
+    spawn,
+)
 from cnisandbox.boundary.state import open_state_dirs
 from cnisandbox.boundary.wire import Channel
 from cnisandbox.cli import execute
@@ -160,7 +168,8 @@ def _spawned(arena: "Arena", role: str, level: Level) -> Worker:
         wanted = network_worker(role, level, arena.service, netns)
         return spawn(wanted, own_namespaces, None, netns.inode, pid_namespaces, title)
     if role == HOST_WORKER:
-        wanted = network_worker(role, level, arena.service, None)
+        protocols = (NETLINK_ROUTE, NETLINK_NETFILTER) if Bridge.needs.is_nft_user else (NETLINK_ROUTE,)
+        wanted = network_worker(role, level, arena.service, None, protocols)
         return spawn(wanted, own_namespaces, netns.fd, None, pid_namespaces, title)
     user = ServiceUser(0, 0) if level is Level.ROOT else arena.service
     own_level = Level.ROOT if level is Level.ROOT else Level.HARDENED

@@ -548,8 +548,8 @@ def _file(path: str, status: os.stat_result, *, has_content: bool) -> dict[str, 
     properties = _described(
         status.st_mode, status.st_uid, status.st_gid, status.st_nlink, status.st_size, status.st_mtime_ns
     )
-    if stat.S_ISLNK(status.st_mode):
-        return {**properties, "target": os.readlink(path)}
+    if has_content and stat.S_ISLNK(status.st_mode):
+        return {**properties, "content": os.readlink(path)}
     if has_content and stat.S_ISREG(status.st_mode) and status.st_size <= _HASHED_BYTES:
         with contextlib.suppress(OSError), open(path, "rb") as file:
             return {**properties, "content": _untold(file.read())}
@@ -561,6 +561,5 @@ def _described(mode: int, uid: int, gid: int, names: int, size: int, mtime_ns: i
     properties = {"mode": stat.filemode(mode), "owner": f"{uid}:{gid}"}
     if not stat.S_ISDIR(mode):
         properties["names"] = str(names)
-    if stat.S_ISREG(mode):
         properties |= {"size": str(size), "content": f"{_UNTOLD}{mtime_ns}"}
     return properties
