@@ -14,8 +14,6 @@ import gc
 import os
 from collections.abc import Callable
 
-import prctl
-
 from cnisandbox.boundary import landlock, limits, namespaces, seccomp
 from cnisandbox.boundary.attestation import Attestation, Expectation
 from cnisandbox.boundary.confinement import Confinement, confine, expected_limits, expected_mounts, stage
@@ -33,6 +31,7 @@ from cnisandbox.boundary.sandbox import (
 )
 from cnisandbox.boundary.service import BecomeGate
 from cnisandbox.boundary.state import StateDir, open_state_dirs
+from cnisandbox.boundary.title import set_title
 from cnisandbox.errors import CniError, InvalidNetns, IoFailure, PrivilegeNotDropped, quoted, reason
 from cnisandbox.hints import NamedTuple, NoReturn, Protocol
 
@@ -179,7 +178,7 @@ def _prepare(name: str, needs: Needs, environment: Environment) -> Session:
     kept = {*_STANDARD_DESCRIPTORS, *(state_dir.fd for state_dir in state_dirs)}
     kept |= {fd for worker in workers if worker is not None for fd in worker.descriptors}
     kept |= set() if attest_fd is None else {attest_fd}
-    prctl.set_proctitle(f"cnisandbox: engine [{name} {environment.ifname}]")
+    set_title(f"cnisandbox: engine [{name} {environment.ifname}]")
     engine_said, expected = _drop(environment.level, user, state_dirs, kept, own_namespaces)
     host, container, delegate = workers
     return Session(environment, host, container, delegate, state_dirs, boot_id, attest_fd, engine_said, expected)

@@ -21,6 +21,7 @@ from cnisandbox.boundary.attestation import Attestation, Expectation, verify
 from cnisandbox.boundary.confinement import Confinement, confine, expected_limits, expected_mounts, stage
 from cnisandbox.boundary.credentials import CAP_NET_ADMIN
 from cnisandbox.boundary.levels import PROTECTIONS, Level
+from cnisandbox.boundary.title import set_title
 from cnisandbox.boundary.view import Mount
 from cnisandbox.boundary.wire import Channel, channel_pair
 from cnisandbox.errors import (
@@ -268,7 +269,7 @@ def _be_worker(
     try:
         # The interpreter's own handlers are the parent's; a worker is ended by its parent or by the kernel.
         signal.signal(signal.SIGINT, signal.SIG_DFL)
-        prctl.set_proctitle(f"cnisandbox: {wanted.role} {title}".rstrip())
+        set_title(f"cnisandbox: {wanted.role} {title}".rstrip())
         try:
             with stage("fork", wanted.role):
                 # From here on, at every level; the change of uid clears it, and the stage "lifetime" sets it again.

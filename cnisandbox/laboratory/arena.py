@@ -34,6 +34,7 @@ import prctl
 
 from cnisandbox.boundary.levels import Level
 from cnisandbox.boundary.sandbox import service_user
+from cnisandbox.boundary.title import set_title
 from cnisandbox.errors import IoFailure, reason
 from cnisandbox.laboratory import columns
 from cnisandbox.laboratory.attacker import raw
@@ -317,7 +318,7 @@ def _be_arena(writer: int, work: Callable[[Arena], object]) -> NoReturn:
     try:
         prctl.set_pdeathsig(signal.SIGKILL)
         # ORDER: python-prctl looks for the title's place once, and finds none when the environment has been replaced.
-        prctl.set_proctitle("cnisandbox: laboratory")
+        set_title("cnisandbox: laboratory")
         _leave_terminal(writer)
         raw.syscall("mount", b"none", b"/", b"", MS_PRIVATE_RECURSIVE, b"")
         raw.syscall("mount", b"proc", b"/proc", b"proc", 0, b"")

@@ -11,8 +11,6 @@ before; a profile is configuration of root's alone.
 import gc
 import os
 
-import prctl
-
 from cnisandbox.audit import open_log
 from cnisandbox.boundary import limits, namespaces, seccomp
 from cnisandbox.boundary.attestation import Attestation, Expectation
@@ -27,6 +25,7 @@ from cnisandbox.boundary.environment import read_environment
 from cnisandbox.boundary.levels import Level
 from cnisandbox.boundary.sandbox import service_user
 from cnisandbox.boundary.state import open_named_state_dirs
+from cnisandbox.boundary.title import set_title
 from cnisandbox.boundary.wire import Channel, channel_pair
 from cnisandbox.cni.output import error_document
 from cnisandbox.cni.versions import SUPPORTED
@@ -155,7 +154,7 @@ def _drop(
     plan: Plan, channel: Channel, streams: Streams, attest_fd: int | None, own_namespaces: dict[str, int]
 ) -> tuple[Attestation, Expectation]:
     """Become the keeper."""
-    prctl.set_proctitle(f"cnisandbox: keeper [{plan.name}]")
+    set_title(f"cnisandbox: keeper [{plan.name}]")
     wanted = Confinement(
         role="keeper",
         level=Level.HARDENED,

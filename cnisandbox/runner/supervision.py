@@ -26,6 +26,7 @@ from cnisandbox.boundary.attestation import Attestation
 from cnisandbox.boundary.confinement import Confinement, confine, stage
 from cnisandbox.boundary.credentials import CAP_NET_ADMIN
 from cnisandbox.boundary.levels import PROTECTIONS, Level
+from cnisandbox.boundary.title import set_title
 from cnisandbox.boundary.view import Mount, clone_tree, new_procfs
 from cnisandbox.boundary.wire import Channel, channel_pair, check
 from cnisandbox.errors import BoundaryViolation, CniError, PrivilegeNotDropped
@@ -106,7 +107,7 @@ def be_monitor(plan: Plan, tools: Tools) -> NoReturn:
     """Live as the monitor; never returns."""
     try:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
-        prctl.set_proctitle(f"cnisandbox: monitor [{plan.name}]")
+        set_title(f"cnisandbox: monitor [{plan.name}]")
         try:
             prctl.set_pdeathsig(signal.SIGKILL)
             _Monitor(plan, tools).run()
@@ -317,7 +318,7 @@ def _resolved(names: tuple[str, ...], world: KernelWorld) -> Iterator[str]:
 
 def _be_opener(plan: Plan, tree_fd: int, end: _socket.socket, channel: Channel) -> NoReturn:
     try:
-        prctl.set_proctitle(f"cnisandbox: opener [{plan.name}]")
+        set_title(f"cnisandbox: opener [{plan.name}]")
         prctl.set_pdeathsig(signal.SIGKILL)
         wanted = confinement(plan, "opener", tree_fd)
         try:

@@ -18,6 +18,7 @@ from cnisandbox.boundary import credentials, landlock, limits, namespaces, secco
 from cnisandbox.boundary.confinement import stage
 from cnisandbox.boundary.levels import PROTECTIONS, Level
 from cnisandbox.boundary.syscalls import CLONE_NEWNET, checked, lib
+from cnisandbox.boundary.title import set_title
 from cnisandbox.boundary.view import clone_tree, enter_program_root, new_procfs
 from cnisandbox.errors import CniError, PrivilegeNotDropped
 from cnisandbox.hints import NamedTuple, NoReturn
@@ -149,7 +150,7 @@ def _fork_holder(plan: Plan, container_fd: int) -> None:
     if pid:
         return
     try:
-        prctl.set_proctitle("cnisandbox: holder of CNI_NETNS")
+        set_title("cnisandbox: holder of CNI_NETNS")
         checked(lib.native_setns(container_fd, CLONE_NEWNET), "setns")
         program = seccomp.engine_filter()
         limits.close_all_but(set())

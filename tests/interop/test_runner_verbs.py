@@ -203,3 +203,12 @@ def test_a_missing_variable_is_an_error_with_the_specifications_code(blue: World
     error = _fail(blue, **{name: ""})
     assert error["code"] == 4
     assert name in error["msg"]
+
+
+def test_a_plugin_without_any_variable_says_what_it_says_to_root(blue: World) -> None:
+    plugin = f"{REFERENCE_DIR}/bridge"
+    expected, found = (
+        blue.run(["/usr/bin/env", "-i", *prefix, plugin], expect=None) for prefix in ((), (*EXEC, "--"))
+    )
+    assert b"CNI protocol versions supported" in expected.stderr
+    assert found == expected
