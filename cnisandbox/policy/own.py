@@ -21,6 +21,7 @@ _HOST, _CONTAINER = ("host",), ("container",)
 _BRIDGE, _PORT = "netconf:bridge", "netconf:host"
 # What names.attachment_alias marks: GC deletes links of attachments whose names nobody knows any more.
 _MARKED = "alias:cnisandbox attachment *"
+_MARKED_BRIDGE = "alias:cnisandbox network *"  # of names.network_alias: a bridge that a plugin of ours has made
 _OF_BRIDGE = ("bridge", "veth")  # the gateway of a VLAN is a veth
 _LOOKING = ("RTM_GETLINK", "RTM_GETADDR", "RTM_GETROUTE", "RTM_GETRULE", "RTM_GETVLAN")
 _LOOKING_ATTRIBUTES = ("ifname", "ext_mask", "master", "oif", "table", "dst", "dump_flags")
@@ -61,14 +62,22 @@ _HOST_HALF = (
         attributes=("ifname", "address", "mtu", "linkinfo.kind", "linkinfo.data.*"),
     ),
     Permit(
-        "bridge: set",
+        "bridge: finish",
+        _HOST,
+        ("RTM_NEWLINK", "RTM_SETLINK"),
+        links=("created",),
+        kinds=_OF_BRIDGE,
+        attributes=("ifname", "ifalias", "address", "mtu", "linkinfo.kind", "linkinfo.data.*"),
+    ),
+    Permit(
+        "bridge: use",
         _HOST,
         ("RTM_NEWLINK", "RTM_SETLINK"),
         links=(_BRIDGE,),
         kinds=_OF_BRIDGE,
-        attributes=("ifname", "ifalias", "address", "mtu", "linkinfo.kind", "linkinfo.data.*"),
+        attributes=("ifname", "address", "linkinfo.kind", "linkinfo.data.*"),
     ),
-    Permit("bridge: delete", _HOST, ("RTM_DELLINK",), links=(_BRIDGE,), kinds=_OF_BRIDGE),
+    Permit("bridge: delete", _HOST, ("RTM_DELLINK",), links=("created", _MARKED_BRIDGE), kinds=_OF_BRIDGE),
     Permit(
         "bridge: addresses",
         _HOST,
@@ -90,13 +99,13 @@ _HOST_HALF = (
         "port: set",
         _HOST,
         ("RTM_NEWLINK", "RTM_SETLINK"),
-        links=(_PORT,),
+        links=("created",),
         kinds=("veth",),
         related=(_BRIDGE,),
         attributes=("ifalias", "master", "linkinfo.slave_kind", "linkinfo.slave_data.*", "af_spec.**"),
     ),
-    Permit("port: VLANs", _HOST, ("RTM_DELLINK",), links=(_PORT,), kinds=("veth",), attributes=("af_spec.**",)),
-    Permit("port: delete", _HOST, ("RTM_DELLINK",), links=(_PORT, _MARKED), kinds=("veth",)),
+    Permit("port: VLANs", _HOST, ("RTM_DELLINK",), links=("created",), kinds=("veth",), attributes=("af_spec.**",)),
+    Permit("port: delete", _HOST, ("RTM_DELLINK",), links=("created", _MARKED), kinds=("veth",)),
 )
 _LOOPBACK = (
     Permit("loopback: set", _CONTAINER, ("RTM_NEWLINK", "RTM_SETLINK"), links=("loopback",), attributes=("ifname",)),

@@ -50,6 +50,8 @@ from tests.world import World
 
 NAMES = {"bridge": ["cni0"], "host": ["veth11111111"]}
 MAKE = CREATE | EXCL
+ADDRESS, ALIAS = 1, 20
+MAC = bytes.fromhex("020000000005")
 
 
 class _Endpoint:
@@ -160,14 +162,24 @@ MESSAGES: dict[str, Callable[[dict[str, int]], tuple[str, bytes]]] = {
     ),
     "hide-one-behind-a-permitted-one": lambda at: (
         HOST,
-        link(SETLINK, attribute(MTU, number(1400)), ifindex=at["cni0"]) + link(DELLINK, ifindex=at["victim"]),
+        link(SETLINK, attribute(ADDRESS, MAC), ifindex=at["cni0"]) + link(DELLINK, ifindex=at["victim"]),
+    ),
+    "shrink-the-bridge-that-the-netconf-names": lambda at: (
+        HOST,
+        link(SETLINK, attribute(MTU, number(1400)), ifindex=at["cni0"]),
+    ),
+    "delete-the-bridge-that-the-netconf-names": lambda at: (HOST, link(DELLINK, ifindex=at["cni0"])),
+    "mark-the-bridge-that-the-netconf-names-as-ours": lambda at: (
+        HOST,
+        link(SETLINK, attribute(ALIAS, text("cnisandbox network x")), ifindex=at["cni0"]),
     ),
 }
 
 
 def state_of(world: World) -> list[Any]:
     links = [world.ip("link", netns=netns) for netns in (None, "blue")]
-    return [[{key: item[key] for key in ("ifname", "mtu", "flags")} for item in of] for of in links]
+    keys = ("ifname", "mtu", "flags", "ifalias")
+    return [[{key: item.get(key) for key in keys} for item in of] for of in links]
 
 
 def indexes(world: World) -> dict[str, int]:
@@ -196,11 +208,9 @@ def test_root_without_a_gate_can(world: World, name: str) -> None:
 
 def test_what_the_plugin_needs_passes(world: World) -> None:
     prepare(world)
-    assert (
-        world.call(outcome, HOST, link(SETLINK, attribute(MTU, number(1400)), ifindex=indexes(world)["cni0"]), True)
-        == 0
-    )
-    assert world.link("cni0")["mtu"] == 1400
+    message = link(SETLINK, attribute(ADDRESS, MAC), ifindex=indexes(world)["cni0"])
+    assert world.call(outcome, HOST, message, True) == 0
+    assert world.link("cni0")["address"] == "02:00:00:00:00:05"
 
 
 def test_a_link_that_is_gone_is_gone_and_not_forbidden(world: World) -> None:
