@@ -150,10 +150,8 @@ WORKS = {
 # What changes outside there, and why.
 CHANGES = {
     MEDIATED: {
-        "b-mtu-outside": _NAMED,
         "b-delete-link": _ATTACHMENT,
         "b-delete-link-outside": _ATTACHMENT,
-        "b-delete-bridge-outside": _NAMED,
         "b-create-link-outside": _NAMED,
         "b-address-outside": _NAMED,
         "b-promiscuous-outside": _NAMED,

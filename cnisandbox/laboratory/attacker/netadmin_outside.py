@@ -254,6 +254,8 @@ def write_to_kernel_log(facts: Facts) -> Said:
     word = "e" + os.urandom(6).hex()
     raw.Netlink().create(raw.attribute(raw.IFLA_IFNAME, word), raw.link_info("bridge"))
     netadmin.change_link(word, flags=netadmin.IFF_PROMISC, change=netadmin.IFF_PROMISC)
+    # So that what is seen of it afterwards is the same each time.
+    netadmin.change_link(word, raw.attribute(raw.IFLA_IFNAME, "escaped0"))
     return Said(0, 0, word)
 
 
