@@ -50,6 +50,15 @@ def _example(document: Path, name: str) -> str:
     return found[1]
 
 
+def test_the_results_are_those_of_the_measurement() -> None:
+    """The tables of blast-radius.md are those that `audit report` has written, as they stand beside its figures."""
+    document = ROOT / "docs" / "blast-radius.md"
+    measured = (document.with_suffix("") / "audit.md").read_text()
+    tables = dict(re.findall(r"^## (.*)\n\n((?:\|.*\n)+)", measured, re.MULTILINE))
+    quoted = re.findall(r"<!-- blast-radius: (.*) -->\n((?:\|.*\n)*)<!-- /blast-radius -->", document.read_text())
+    assert dict(quoted) == tables
+
+
 def _blocks(document: Path, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```$", document.read_text(), re.DOTALL | re.MULTILINE)
 

@@ -201,7 +201,10 @@ def test_without_matplotlib_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) 
 
 def test_every_form_is_written(tmp_path: Path) -> None:
     files = forms.render(document(), figures.draw(document()))
-    assert sorted(files) == ["audit-exposure.csv", "audit.csv", "audit.html", "audit.json", "audit.txt"]
+    named = ["audit-exposure.csv", "audit.csv", "audit.html", "audit.json", "audit.md", "audit.txt"]
+    assert sorted(name for name in files if not name.startswith("figure-")) == named
+    assert all(content.startswith("<svg ") for name, content in files.items() if name.startswith("figure-"))
+    assert "figure-matrix.svg" in files
     forms.make_directory(f"{tmp_path}/new/below")
     assert [Path(each).name for each in forms.write(f"{tmp_path}/new/below", files)] == list(files)
     assert {each.name: each.read_text() for each in (tmp_path / "new/below").iterdir()} == files

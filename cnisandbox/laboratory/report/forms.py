@@ -9,7 +9,7 @@ import secrets
 from collections.abc import Sequence
 
 from cnisandbox.errors import IoFailure, quoted, reason
-from cnisandbox.laboratory.report import page, spreadsheet, terminal
+from cnisandbox.laboratory.report import page, paper, spreadsheet, terminal
 from cnisandbox.laboratory.report.figures.board import Figure
 from cnisandbox.laboratory.report.schema import Document
 
@@ -26,6 +26,7 @@ def render(document: Document, figures: Sequence[Figure]) -> dict[str, str]:
         "audit-exposure.csv": spreadsheet.exposure(document),
         "audit.txt": terminal.render(document),
         "audit.html": page.render(document, figures),
+        **dict(paper.files(document, figures)),
     }
 
 

@@ -45,19 +45,22 @@ def _variables(colours: dict[str, str]) -> str:
     return " ".join(f"--{name}: {colour};" for name, colour in colours.items())
 
 
-STYLE = (
-    f"""\
+_COLOURS = f"""\
 :root {{ color-scheme: light dark; {_variables(LIGHT)} }}
 @media (prefers-color-scheme: dark) {{ :root {{ {_variables(DARK)} }} }}
 @media print {{ :root {{ color-scheme: light; {_variables(LIGHT)} }} }}
 """
-    + """\
+_FONT = 'system-ui, "Segoe UI", Roboto, "Helvetica Neue", "Noto Sans", "DejaVu Sans", sans-serif'
+# Of a figure that stands alone.
+FIGURE_STYLE = f"{_COLOURS}svg {{ background: var(--page); font: 16px {_FONT}; }}"
+STYLE = (
+    f"{_COLOURS}body {{ font: 16px/1.55 {_FONT}; }}\n"
+    """\
 * { box-sizing: border-box; }
 html { scroll-behavior: smooth; }
 @media (prefers-reduced-motion: reduce) { html { scroll-behavior: auto; } }
 body {
   margin: 0; background: var(--page); color: var(--ink);
-  font: 16px/1.55 system-ui, "Segoe UI", Roboto, "Helvetica Neue", "Noto Sans", "DejaVu Sans", sans-serif;
 }
 main, header, footer { max-width: 72rem; margin: 0 auto; padding: 0 1.5rem; }
 header { padding-top: 3rem; }
