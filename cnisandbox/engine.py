@@ -6,19 +6,17 @@ Privilege: none: no capability, the service user, no file system but the state d
 import json
 import os
 import signal
-from collections.abc import Callable
 
 from cnisandbox.boundary.attestation import Attestation, verify
 from cnisandbox.boundary.entry import Session
 from cnisandbox.boundary.levels import Level
-from cnisandbox.boundary.wire import Channel
 from cnisandbox.cni.netconf import Attachment, NetConf, parse_netconf, sniff_version
 from cnisandbox.cni.output import error_document, result_document, version_document
 from cnisandbox.cni.value import MAX_DOCUMENT_BYTES
 from cnisandbox.cni.versions import SUPPORTED
 from cnisandbox.errors import CniError, InvalidConfig, IoFailure, quoted, reason
-from cnisandbox.hints import Any, NoReturn
-from cnisandbox.monitor.client import Gate, through
+from cnisandbox.hints import NoReturn
+from cnisandbox.monitor.client import Gate
 from cnisandbox.plugin import Call, Plugin, Request, UndoStack
 
 # The version that an error is reported in before the netconf said which.
@@ -81,7 +79,7 @@ class PluginEngine:
         names = self._plugin.link_names(netconf, environment.verb, attachment)
         for worker in (session.host, session.container):
             if worker is not None:
-                worker.become_gate(names, _through_gate)
+                worker.become_gate(names, Gate)
 
     def _serve(self, session: Session, netconf: NetConf) -> None:
         """Have the plugin do what the verb says, and write the result of an ADD; nothing is written for other verbs."""
@@ -111,17 +109,6 @@ class PluginEngine:
                 plugin.gc(call)
             case "STATUS":
                 plugin.status(call)
-
-
-def _through_gate(channel: Channel) -> Callable[..., Any]:
-    """Make what runs a declared function here, behind a gate."""
-    gate = Gate(channel)
-
-    def execute(function: Callable[..., Any], *args: object) -> Any:
-        with through(gate):
-            return function(*args)
-
-    return execute
 
 
 def _is_mediated(netconf: NetConf, level: Level) -> bool:

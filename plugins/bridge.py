@@ -12,6 +12,7 @@ Privilege: CAP_NET_ADMIN in the host worker and in the container worker; none he
 
 import errno
 import os
+import time
 from collections.abc import Callable
 from ipaddress import ip_address, ip_interface
 
@@ -35,7 +36,6 @@ from cnisandbox.netlink.interface import (
 )
 from cnisandbox.netlink.links import (
     Link,
-    delete_link,
     delete_link_by_index,
     get_link,
     get_link_by_index,
@@ -58,6 +58,8 @@ from cnisandbox.sysctl import write_sysctl
 
 # Where the container's end stands among the interfaces of the result.
 _CONTAINER = 2
+# LIMIT: seconds between looks whether a link is gone, which takes 0.7 ms.
+_LOOK_AGAIN_S = 0.0002
 _NAME_ATTEMPTS = 4
 _OPERSTATE_TIMEOUT_MS = 2500
 _FORWARDING = {4: "net/ipv4/ip_forward", 6: "net/ipv6/conf/all/forwarding"}
@@ -333,26 +335,37 @@ def _delete_links(call: Call) -> None:
     """Delete the pair by whichever end can be reached: ours by name and mark, others by the name in the container."""
     network, attachment = call.request.netconf.name, call.request.attachment
     alias = attachment_alias(network, attachment)
+    if call.container is not None:
+        _delete_from_inside(call, call.container, alias)
     for attempt in range(_NAME_ATTEMPTS):
-        ifname = host_ifname(network, attachment, attempt)
-        link = call.host.call(get_link, ifname)
-        if link is None:
-            continue
-        if link.alias == alias:
+        link = call.host.call(get_link, host_ifname(network, attachment, attempt))
+        if link is not None and link.alias == alias:
             call.host.call(delete_link_by_index, link.ifindex)
-    if call.container is not None and not _is_of_another(call, call.container, alias):
-        call.container.call(delete_link, attachment.ifname, "", "")
 
 
-def _is_of_another(call: Call, container: Worker, alias: str) -> bool:
-    """Say whether the container's link is marked as another attachment's, whose own DEL will delete it."""
+def _delete_from_inside(call: Call, container: Worker, alias: str) -> None:
+    """Delete the container's link, and with it the host's; not one that is marked as another attachment's."""
     link = container.call(get_link, call.request.ifname)
-    if link is None or not link.peer:
-        return False
+    if link is None:
+        return
+    peer = call.host.call(get_link_by_index, link.peer) if link.peer else None
     # An index means something in its own netns only: the link that has it here must point back.
-    peer = call.host.call(get_link_by_index, link.peer)
-    is_its_peer = peer is not None and peer.kind == "veth" and peer.peer == link.ifindex
-    return peer is not None and is_its_peer and is_attachments(peer.alias) and peer.alias != alias
+    if peer is None or peer.kind != "veth" or peer.peer != link.ifindex:
+        container.call(delete_link_by_index, link.ifindex)
+    elif not is_attachments(peer.alias) or peer.alias == alias:
+        _delete_pair(call, container, link.ifindex, peer.ifindex)
+
+
+def _delete_pair(call: Call, container: Worker, ifindex: int, peer_ifindex: int) -> None:
+    """Delete a pair; it is gone long before the kernel says so to who has asked for it, who waits in rcu_barrier()."""
+    container.begin(delete_link_by_index, ifindex)
+    while True:
+        has_answered = container.has_answered()
+        if call.host.call(get_link_by_index, peer_ifindex) is None:
+            return
+        if has_answered:
+            raise KernelRefused("delete link", call.request.ifname, errno.EBUSY, "the kernel has not deleted it")
+        time.sleep(_LOOK_AGAIN_S)
 
 
 def _delete_rules(call: Call) -> None:

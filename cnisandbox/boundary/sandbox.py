@@ -10,6 +10,7 @@ from __future__ import annotations  # a ParamSpec of ours is no argument for Cal
 import fcntl
 import os
 import pwd
+import select
 import signal
 from collections.abc import Callable, Mapping
 from types import TracebackType
@@ -32,7 +33,7 @@ from cnisandbox.errors import (
     PrivilegeNotDropped,
     quoted,
 )
-from cnisandbox.hints import Any, NamedTuple, NoReturn, ParamSpec, TypeVar
+from cnisandbox.hints import Any, NamedTuple, NoReturn, ParamSpec, Protocol, TypeVar
 
 Parameters = ParamSpec("Parameters")
 Returned = TypeVar("Returned")
@@ -75,6 +76,16 @@ def service_user() -> ServiceUser:
     return ServiceUser(entry.pw_uid, entry.pw_gid)
 
 
+class Through(Protocol):
+    """Runs declared functions here, behind a gate."""
+
+    def call(self, function: Callable[..., Any], *args: object) -> Any:
+        """Run a function."""
+
+    def begin(self, function: Callable[..., Any], *args: object) -> None:
+        """Run a function until it has sent its request, and leave it there."""
+
+
 class Worker:
     """A confined process at the other end of a channel.
 
@@ -90,7 +101,7 @@ class Worker:
         self._attestation: Attestation | None = None
         self.missing: tuple[str, ...] = ()
         self._is_over = False
-        self._execute: Callable[..., Any] | None = None
+        self._through: Through | None = None
 
     @property
     def descriptors(self) -> tuple[int, int]:
@@ -115,7 +126,7 @@ class Worker:
         if self._is_over:
             raise BoundaryViolation(f"call {self._expected.role}: the session is over")
 
-    def become_gate(self, names: dict[str, list[str]], connect: Callable[[Channel], Callable[..., Any]]) -> None:
+    def become_gate(self, names: dict[str, list[str]], connect: Callable[[Channel], Through]) -> None:
         """Have the worker be a gate from now on: level mediated.
 
         It runs no function any more. `call` runs them here, in this process, which has no capability; what they do with
@@ -131,7 +142,7 @@ class Worker:
         self._require_session()
         self.attest()
         service.ask_for_gate(self._channel, names, CALL_TIMEOUT_S)
-        self._execute = connect(self._channel)
+        self._through = connect(self._channel)
 
     def call(
         self, function: Callable[Parameters, Returned], *args: Parameters.args, **kwargs: Parameters.kwargs
@@ -154,8 +165,8 @@ class Worker:
             raise TypeError("arguments cross the boundary by position")
         self._require_session()
         self.attest()
-        if self._execute is not None:
-            run_here: Returned = self._execute(function, *args)
+        if self._through is not None:
+            run_here: Returned = self._through.call(function, *args)
             return run_here
         try:
             result: Returned = service.call(self._channel, function, args, CALL_TIMEOUT_S)
@@ -164,6 +175,29 @@ class Worker:
             self._is_over = True
             raise
         return result
+
+    def begin(
+        self, function: Callable[Parameters, object], *args: Parameters.args, **kwargs: Parameters.kwargs
+    ) -> None:
+        """Have the worker run a declared function as `call` does, and do not wait for it; nothing is asked of it after.
+
+        For what the kernel has done long before it says so: whoever asks finds out in another way.
+        """
+        if kwargs:
+            raise TypeError("arguments cross the boundary by position")
+        self._require_session()
+        self.attest()
+        self._is_over = True
+        if self._through is not None:
+            self._through.begin(function, *args)
+        else:
+            service.post(self._channel, function, args, CALL_TIMEOUT_S)
+
+    def has_answered(self) -> bool:
+        """Say whether the function that was begun is over, however it went."""
+        poll = select.poll()
+        poll.register(self._channel.read_fd, select.POLLIN)
+        return bool(poll.poll(0))
 
     def close(self) -> None:
         """End the worker, whatever it is doing, and wait for it; may be called more than once."""

@@ -134,11 +134,7 @@ def call(channel: Channel, function: Callable[..., Any], arguments: tuple[object
         CniError: what the function raised.
         BoundaryViolation: the answer is late, malformed or of the wrong type, or the process has ended.
     """
-    try:
-        index = TABLE.index(function)
-    except ValueError as error:
-        raise BoundaryViolation(f"call {function.__name__}: it was not declared before the worker began") from error
-    channel.send([index, list(arguments)], timeout_s)
+    post(channel, function, arguments, timeout_s)
     answer = channel.receive(timeout_s)
     match answer:
         case [int(kind), value] if kind == _OK:
@@ -146,6 +142,19 @@ def call(channel: Channel, function: Callable[..., Any], arguments: tuple[object
         case [int(kind), *rest] if kind == _ERROR:
             raise rebuild_error(rest)
     raise BoundaryViolation(f"call {function.__name__}: the answer has no known shape")
+
+
+def post(channel: Channel, function: Callable[..., Any], arguments: tuple[object, ...], timeout_s: float) -> None:
+    """Ask the other end to run a declared function, without waiting for the answer.
+
+    Raises:
+        BoundaryViolation: the other end has gone or does not read, or does not know the function.
+    """
+    try:
+        index = TABLE.index(function)
+    except ValueError as error:
+        raise BoundaryViolation(f"call {function.__name__}: it was not declared before the worker began") from error
+    channel.send([index, list(arguments)], timeout_s)
 
 
 def rebuild_error(fields: list[object]) -> CniError:

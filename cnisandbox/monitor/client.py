@@ -9,11 +9,12 @@ Privilege: none.
 
 import errno
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 
 from cnisandbox.boundary.wire import Channel
 from cnisandbox.errors import BoundaryViolation
+from cnisandbox.hints import Any
 
 OPEN, SEND, RECEIVE, READ_SYSCTL, WRITE_SYSCTL, NFTABLES = range(6)
 
@@ -21,6 +22,10 @@ OPEN, SEND, RECEIVE, READ_SYSCTL, WRITE_SYSCTL, NFTABLES = range(6)
 _TIMEOUT_S = 60.0
 
 _current: list["Gate"] = []
+
+
+class _Posted(Exception):
+    """What a function wanted to send is on its way."""
 
 
 class Gate:
@@ -32,6 +37,29 @@ class Gate:
 
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
+        self._posts = False
+
+    def call(self, function: Callable[..., Any], *args: object) -> Any:
+        """Run a function here; what it wants of the kernel goes through the gate."""
+        with through(self):
+            return function(*args)
+
+    def begin(self, function: Callable[..., Any], *args: object) -> None:
+        """Run a function until it has sent something; nothing is asked of the gate after that."""
+        self._posts = True
+        with suppress(_Posted):
+            self.call(function, *args)
+
+    def send(self, protocol: int, data: bytes) -> None:
+        """Have the gate send a datagram.
+
+        Raises:
+            OSError: it refused, or the kernel did.
+        """
+        if self._posts:
+            self._channel.send([SEND, protocol, data], _TIMEOUT_S)
+            raise _Posted
+        self.ask(SEND, protocol, data)
 
     def ask(self, *request: object) -> object:
         """Ask the gate for something.
@@ -66,7 +94,7 @@ class GateSocket:
     def sendto(self, data: bytes, _address: tuple[int, int]) -> int:
         """Send a datagram to the kernel; the gate judges it."""
         self._require_open()
-        self._gate.ask(SEND, self._protocol, data)
+        self._gate.send(self._protocol, data)
         return len(data)
 
     def recvmsg(self, _size: int) -> tuple[bytes, list[object], int, tuple[int, int]]:

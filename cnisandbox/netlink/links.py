@@ -169,33 +169,6 @@ def set_up(ifname: str, is_up: bool) -> Link:
     return execute_and_look([request], ifname=ifname)
 
 
-@declared
-def delete_link(ifname: str, kind: str, alias: str) -> bool:
-    """Delete a link, if it is the one that is meant.
-
-    The message names it by index, so that a link which takes the name between the look and the deletion is safe.
-
-    Args:
-        ifname: Its name.
-        kind: What it has to be, such as "veth"; "" for any kind.
-        alias: The alias it has to have; "" for any alias.
-
-    Returns:
-        False if there was no link of that name (any more).
-
-    Raises:
-        KernelRefused: EPERM if it is another kind of link or has another alias; what the kernel says otherwise.
-    """
-    link = get_link(ifname)
-    if link is None:
-        return False
-    for word, is_meant, found in (("kind", kind, link.kind), ("alias", alias, link.alias)):
-        if is_meant and is_meant != found:
-            details = f"not deleted: its {word} is {quoted(found)}, not {quoted(is_meant)}"
-            raise KernelRefused("delete link", ifname, errno.EPERM, details)
-    return delete_link_by_index(link.ifindex)
-
-
 def delete_unanswered(ifname: str, mac: str) -> None:
     """Delete a link if it was made by a request whose answer was lost.
 

@@ -68,3 +68,18 @@ def test_late_answer_is_not_taken_for_the_next_one(netns: namespaces.Netns, monk
             worker.call(answer)
     finally:
         worker.close()
+
+
+def test_after_something_was_begun_nothing_is_asked(netns: namespaces.Netns) -> None:
+    worker = _spawned(netns, inode=netns.inode)
+    try:
+        begun_at = time.monotonic()
+        worker.begin(answer_late, 1)
+        assert time.monotonic() - begun_at < 1
+        assert not worker.has_answered()
+        with pytest.raises(BoundaryViolation, match="the session is over"):
+            worker.call(answer)
+        time.sleep(1.2)
+        assert worker.has_answered()
+    finally:
+        worker.close()
