@@ -63,7 +63,7 @@ ADVICE = {
     "CAP_CHECKPOINT_RESTORE": _NO_ADVICE,
 }
 
-_CATALOGUE = "seeds: Kubernetes container security, Linux capabilities"
+_CATALOGUE = "Kubernetes container security: Linux capabilities, rev. 2"
 _MANUAL = "capabilities(7)"
 _MATRIX = "escape matrix"
 

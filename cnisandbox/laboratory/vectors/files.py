@@ -33,7 +33,7 @@ _BUS, _SYSTEMD = "/run/dbus/system_bus_socket", "/run/systemd/private"
 
 _ESCAPE = "escape matrix {}".format
 _PERSISTENCE = "MITRE ATT&CK {}".format
-_SOCKETS = "seeds: Kubernetes AppOps Security, part 2 (mounting the Docker socket)"
+_SOCKETS = "Schnatterer, Kubernetes AppOps Security, 2020 (mounting the Docker socket)"
 
 # fmt: off
 VECTORS: tuple[Vector, ...] = (
@@ -92,7 +92,7 @@ VECTORS: tuple[Vector, ...] = (
     Vector("d-open-uevent-helper", "d", "open uevent_helper for writing", partial(_f.open_for_writing, _UEVENT), partial(_f.may_write, _UEVENT), "container escapes by uevent_helper", needs=partial(_f.lacks_file, _UEVENT, "CONFIG_UEVENT_HELPER")),
     Vector("d-open-release-agent", "d", "open a release_agent for writing", _f.open_release_agent, _f.may_write_release_agent, "CVE-2022-0492", needs=_f.lacks_release_agent),
     Vector("d-open-sysrq-trigger", "d", "open /proc/sysrq-trigger for writing", partial(_f.open_for_writing, _SYSRQ), partial(_f.may_write, _SYSRQ), "proc(5)", needs=partial(_f.lacks_file, _SYSRQ, "CONFIG_MAGIC_SYSRQ")),
-    Vector("d-open-kernel-memory", "d", "open /proc/kcore", partial(_f.open_for_reading, _KCORE), partial(_f.may_read, _KCORE), "seeds: Kubernetes container security, Linux capabilities (SYS_RAWIO)", needs=partial(_f.lacks_file, _KCORE, "CONFIG_PROC_KCORE")),
+    Vector("d-open-kernel-memory", "d", "open /proc/kcore", partial(_f.open_for_reading, _KCORE), partial(_f.may_read, _KCORE), "Kubernetes container security: Linux capabilities, rev. 2 (SYS_RAWIO)", needs=partial(_f.lacks_file, _KCORE, "CONFIG_PROC_KCORE")),
     Vector("d-open-binary-formats", "d", "open binfmt_misc's register for writing: an interpreter for programs", partial(_f.open_for_writing, _BINFMT), partial(_f.may_write, _BINFMT), "binfmt_misc, the flag C: with the rights of the program", scene=partial(_f.mount_binary_formats, _BINFMT), needs=_f.lacks_binary_formats),
     Vector("d-open-disk", "d", "open a block device of the machine, such as its disk", _f.open_disk, _f.may_read_disk, _PERSISTENCE("T1006"), needs=_f.lacks_disk),
     Vector("d-open-disk-by-number", "d", "make a node for one in a state directory, mknod(), and open that", _f.open_disk_by_number, _f.may_read_disk, _PERSISTENCE("T1006"), needs=_f.lacks_disk),
