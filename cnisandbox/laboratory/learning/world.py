@@ -14,13 +14,16 @@ import json
 import os
 import select
 import signal
+import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, NoReturn
 
 import prctl
 
+import cnisandbox
 from cnisandbox.errors import IoFailure, IsolationUnavailable, reason
 from cnisandbox.laboratory.attacker import raw
 
@@ -175,6 +178,7 @@ def _enter_overlay() -> int:
     """
     _mount("none", "/", "", _MS_REC | _MS_PRIVATE)
     elsewhere = _mount_points()
+    installation = {path: os.open(path, os.O_PATH | os.O_CLOEXEC) for path in _hidden_installation()}
     _mount("learn", "/tmp", "tmpfs", 0, "mode=755")
     for name in ("upper", "work", "root"):
         os.mkdir(f"/tmp/{name}")
@@ -197,6 +201,10 @@ def _enter_overlay() -> int:
         _mount("learn", f"/tmp/root{directory}", "tmpfs", 0, f"mode={mode}")
     for directory in PREPARED_DIRECTORIES:
         os.mkdir(f"/tmp/root{directory}")
+    for path, fd in installation.items():
+        os.makedirs(f"/tmp/root{path}", exist_ok=True)
+        _bind_read_only(f"/proc/self/fd/{fd}", f"/tmp/root{path}")
+        os.close(fd)
     os.chdir("/tmp/root")
     raw.syscall("pivot_root", b".\0", b".\0")
     raw.syscall("umount2", b".\0", _MNT_DETACH)
@@ -217,8 +225,24 @@ def _show_read_only(path: str) -> None:
     if os.path.isdir(path):
         os.makedirs(target, exist_ok=True)
     with contextlib.suppress(OSError):  # a mount of somebody else's, such as FUSE: it is left out
-        _mount(path, target, "", _MS_BIND)
-        _mount("none", target, "", _MS_REMOUNT | _MS_BIND | _MS_RDONLY)
+        _bind_read_only(path, target)
+
+
+def _hidden_installation() -> list[str]:
+    """List where this program itself is installed, of what the world would hide: it runs the plugin confined."""
+    package = Path(cnisandbox.__file__).resolve().parents[1]
+    paths = {os.path.abspath(sys.prefix), *map(str, [package, *map(os.path.abspath, sys.path)])}
+    found = sorted(path for path in paths if os.path.isdir(path) and _is_hidden(path))
+    return [path for path in found if not any(path.startswith(f"{outer}/") for outer in found)]
+
+
+def _is_hidden(path: str) -> bool:
+    return any(path.startswith(f"{directory}/") for directory in HIDDEN_DIRECTORIES)
+
+
+def _bind_read_only(source: str, target: str) -> None:
+    _mount(source, target, "", _MS_BIND)
+    _mount("none", target, "", _MS_REMOUNT | _MS_BIND | _MS_RDONLY)
 
 
 def _mount(source: str, target: str, kind: str, flags: int, options: str = "") -> None:
