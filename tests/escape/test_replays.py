@@ -43,7 +43,7 @@ EXPECTED = {
 # What ours, and the plugin under the runner, are told; so that each is refused for the reason that the case is about.
 SAID = {
     "path-traversal": ("ipam.type: '../../../run/replay/outside/evil' cannot be the name", "No such file or directory"),
-    "set-uid-leftover": ("Operation not permitted; Read-only file system", "Read-only file system; Operation not perm"),
+    "set-uid-leftover": ("Operation not permitted; Read-only file", "Operation not permitted; Read-only file"),
     "leaked-descriptor": ("Bad file descriptor", "Bad file descriptor"),
     "file-of-root": ("read file '/run/replay/private/secret': permission denied", "no such file or directory"),
     "sysctl-injection": ("write sysctl 'kernel/core_uses_pid': invalid argument", "Permission denied"),
