@@ -247,7 +247,7 @@ def test_an_interrupt_leaves_no_process_and_no_instance(tmp_path: Path, after_s:
     ("plugin", "column", "says"),
     [
         (REFERENCE_BRIDGE, "hardened", "not a plugin of cnisandbox"),
-        ("/work/nothing", "root", "there is no such file"),
+        ("/nowhere/bridge", "root", "there is no such file"),
         ("nothing", "root", "there is none of that name"),
         (REFERENCE_BRIDGE, "moon", "not one of root"),
     ],
