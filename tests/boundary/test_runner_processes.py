@@ -209,9 +209,7 @@ def test_a_socket_as_standard_input_does_not_reach_the_plugin(blue: World) -> No
     ours, theirs = socket.socketpair()
     child = blue.popen([*EXEC, "--", f"{REFERENCE}/bridge"], stdin=theirs.fileno(), env=variables(REFERENCE, "ADD"))
     theirs.close()
-    wait_until(lambda: any(_executes_below(pid) for pid in children(child.pid)), timeout=20)
-    (monitor,) = children(child.pid)
-    worker = next(pid for pid in children(monitor) if os.readlink(f"/proc/{pid}/exe") == f"{REFERENCE}/bridge")
+    worker = wait_until(lambda: next((pid for pid in _grandchildren(child.pid) if _is_plugin(pid)), 0), timeout=20)
     assert not [t for t in observe(worker).descriptors.values() if t.startswith("socket:")]
     ours.sendall(json.dumps(NETCONF).encode())
     ours.shutdown(socket.SHUT_WR)
@@ -220,9 +218,15 @@ def test_a_socket_as_standard_input_does_not_reach_the_plugin(blue: World) -> No
     ours.close()
 
 
-def _executes_below(pid: int) -> bool:
+def _grandchildren(pid: int) -> list[int]:
+    with contextlib.suppress(OSError):  # one has ended meanwhile
+        return [grandchild for child in children(pid) for grandchild in children(child)]
+    return []
+
+
+def _is_plugin(pid: int) -> bool:
     with contextlib.suppress(OSError):
-        return any(os.readlink(f"/proc/{child}/exe") == f"{REFERENCE}/bridge" for child in children(pid))
+        return os.readlink(f"/proc/{pid}/exe") == f"{REFERENCE}/bridge"
     return False
 
 

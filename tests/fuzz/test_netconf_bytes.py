@@ -2,6 +2,7 @@
 
 import json
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -13,6 +14,7 @@ from tests.property.strategies import HOSTILE_BYTES
 VERBS = st.sampled_from(["ADD", "DEL", "CHECK", "GC", "STATUS"])
 
 
+@pytest.mark.timeout(600)  # 25 s on a machine that does nothing else
 @settings(max_examples=10_000, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(HOSTILE_BYTES, VERBS)
 def test_ten_thousand_inputs_give_a_netconf_or_a_printable_error_with_the_specifications_code(data, verb):
