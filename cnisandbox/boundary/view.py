@@ -8,6 +8,8 @@ Source: fsopen(2), open_tree(2), move_mount(2), mount_setattr(2), pivot_root(2).
 import errno
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from cnisandbox.boundary.syscalls import checked, lib
 from cnisandbox.errors import IsolationUnavailable
@@ -87,6 +89,17 @@ def _make_private() -> None:
     checked(result, "/")
 
 
+@contextmanager
+def _open_to_everybody() -> Iterator[None]:
+    """Make what is made of modes that the caller's umask has no influence on: it is for the service user to walk."""
+    old = os.umask(0o022)
+    try:
+        yield
+    finally:
+        os.umask(old)
+
+
+@_open_to_everybody()
 def enter_empty_root(mounts: tuple[Mount, ...]) -> None:
     """Replace the root by a read-only tmpfs that has only `mounts` in it, and let go of the old one.
 
@@ -135,6 +148,7 @@ def enter_read_only_root(mounts: tuple[Mount, ...]) -> None:
             os.close(tree_fd)
 
 
+@_open_to_everybody()
 def enter_program_root(mounts: tuple[Mount, ...], links: tuple[tuple[str, str], ...]) -> None:
     """Replace the root by a read-only tmpfs with what a program needs, files as well as directories.
 

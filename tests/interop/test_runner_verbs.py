@@ -126,6 +126,16 @@ def test_output_arguments_and_status_are_the_plugins(blue: World, tmp_path: Path
     assert done.stderr == b"first word, second\n"
 
 
+@pytest.mark.parametrize("umask", ["000", "077"])
+def test_the_umask_of_the_runtime_is_no_obstacle(blue: World, plugin_dir: str, umask: str) -> None:
+    for program in ((*EXEC, "--", f"{REFERENCE_DIR}/bridge"), (f"{plugin_dir}/bridge",)):
+        shell = ("sh", "-c", f'umask {umask}; exec "$@"', "sh", *program)
+        for verb in ("ADD", "DEL"):
+            done = _run(blue, shell[:-1], shell[-1], verb, NETCONF)
+            assert done.returncode == 0, done
+        assert blue.ifnames("blue") == {"lo"}
+
+
 # --- state -----------------------------------------------------------------------------------------------------------
 
 
@@ -207,8 +217,6 @@ def test_a_missing_variable_is_an_error_with_the_specifications_code(blue: World
 
 def test_a_plugin_without_any_variable_says_what_it_says_to_root(blue: World) -> None:
     plugin = f"{REFERENCE_DIR}/bridge"
-    expected, found = (
-        blue.run(["/usr/bin/env", "-i", *prefix, plugin], expect=None) for prefix in ((), (*EXEC, "--"))
-    )
+    expected, found = (blue.run(["/usr/bin/env", "-i", *prefix, plugin], expect=None) for prefix in ((), (*EXEC, "--")))
     assert b"CNI protocol versions supported" in expected.stderr
     assert found == expected
