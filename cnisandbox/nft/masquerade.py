@@ -42,7 +42,7 @@ caller can masquerade an address that is not its own, or stop masquerading one: 
 """
 
 from collections.abc import Collection
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_interface, ip_network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_interface
 
 from cnisandbox.boundary.calls import declared
 from cnisandbox.digest import sha512_hex
@@ -50,14 +50,11 @@ from cnisandbox.errors import InvalidConfig, quoted
 from cnisandbox.hints import Any, NamedTuple
 from cnisandbox.nft import reference
 from cnisandbox.nft.connection import Command, chains_of, listed, rules_of, transact
-from cnisandbox.nft.statements import Statement, Table, goto, match, network_operand, payload, protocol_of, text_of
+from cnisandbox.nft.shared import MAPS, MASQ, POSTROUTING, rule_of_attachment, shared_rules
+from cnisandbox.nft.statements import Statement, Table, goto, network_operand, payload, protocol_of, text_of
 
 _TABLE = Table("inet", "cnisandbox_masquerade")
-_MAPS = {"ip": "sources4", "ip6": "sources6"}
 _MAP_TYPES = {"ip": "ipv4_addr", "ip6": "ipv6_addr"}
-_POSTROUTING = "postrouting"
-_MASQ = "masq"
-_MULTICAST = (ip_network("224.0.0.0/4"), ip_network("ff00::/8"))
 _SRCNAT_PRIORITY = 100
 _ATTACHMENT_PREFIX = "cni-"  # a name that nft(8) can read back begins with a letter
 _COMMENT_LIMIT = 128  # LIMIT: bytes; NFTNL_UDATA_COMMENT_MAXLEN, include/nftables.h of nftables 1.0.6
@@ -199,15 +196,10 @@ def _parsed(addresses: list[str]) -> _Sources:
 def _skeleton() -> list[Command]:
     """Make what all attachments share, whatever is there already."""
     commands: list[Command] = [{"add": _TABLE.itself()}]
-    commands += [{"add": _TABLE.map(_MAPS[p], type=_MAP_TYPES[p], map="verdict")} for p in _MAPS]
-    commands += _rewritten(_TABLE.chain(_MASQ), _MASQ, shared_rules()[_MASQ])
-    base = _TABLE.chain(_POSTROUTING, type="nat", hook="postrouting", prio=_SRCNAT_PRIORITY, policy="accept")
-    return commands + _rewritten(base, _POSTROUTING, _postrouting_bodies())
-
-
-def shared_rules() -> dict[str, list[list[Statement]]]:
-    """List the rules of the chains that all attachments share, by chain."""
-    return {_MASQ: [[{"masquerade": None}]], _POSTROUTING: _postrouting_bodies()}
+    commands += [{"add": _TABLE.map(MAPS[p], type=_MAP_TYPES[p], map="verdict")} for p in MAPS]
+    commands += _rewritten(_TABLE.chain(MASQ), MASQ, shared_rules()[MASQ])
+    base = _TABLE.chain(POSTROUTING, type="nat", hook="postrouting", prio=_SRCNAT_PRIORITY, policy="accept")
+    return commands + _rewritten(base, POSTROUTING, shared_rules()[POSTROUTING])
 
 
 def _rewritten(definition: Command, chain: str, bodies: list[list[Statement]]) -> list[Command]:
@@ -215,38 +207,23 @@ def _rewritten(definition: Command, chain: str, bodies: list[list[Statement]]) -
     return [{"add": definition}, {"flush": _TABLE.chain(chain)}, *rules]
 
 
-def _postrouting_bodies() -> list[list[Statement]]:
-    multicast: list[list[Statement]] = [
-        [match(payload(protocol_of(net), "daddr"), network_operand(net)), {"return": None}] for net in _MULTICAST
-    ]
-    lookups: list[list[Statement]] = [
-        [{"vmap": {"key": payload(protocol, "saddr"), "data": f"@{name}"}}] for protocol, name in _MAPS.items()
-    ]
-    return multicast + lookups
-
-
 def _is_intact() -> bool:
     """Say whether the chain that all attachments share is as `_skeleton` writes it.
 
     Rewriting it at every ADD would be as right, but what a transaction replaces costs an RCU grace period at the exit.
     """
-    rules = rules_of(_TABLE.family, _TABLE.name, _POSTROUTING) or []
-    return [rule["expr"] for rule in rules] == _postrouting_bodies()
+    rules = rules_of(_TABLE.family, _TABLE.name, POSTROUTING) or []
+    return [rule["expr"] for rule in rules] == shared_rules()[POSTROUTING]
 
 
 def _rule_body(address: _Address, subnet: IPv4Network | IPv6Network) -> list[Statement]:
-    protocol = protocol_of(address)
-    return [
-        match(payload(protocol, "saddr"), text_of(address)),
-        match(payload(protocol, "daddr"), network_operand(subnet), "!="),
-        goto(_MASQ),
-    ]
+    return rule_of_attachment(protocol_of(address), text_of(address), network_operand(subnet))
 
 
 def _element(address: _Address, value: Statement | None = None) -> Command:
     """Name the element of an address, with its verdict if it is to be made."""
     key = text_of(address)
-    return _TABLE.element(_MAPS[protocol_of(address)], key if value is None else [key, value])
+    return _TABLE.element(MAPS[protocol_of(address)], key if value is None else [key, value])
 
 
 def _installation(chain: str, sources: _Sources, comment: str) -> list[Command]:
@@ -296,7 +273,7 @@ def _source(rule: Command) -> _Address | None:
 def _owners() -> _Owners:
     """Read from the maps which chain each address is pointed at."""
     owners: _Owners = {}
-    for name in _MAPS.values():
+    for name in MAPS.values():
         selector = {"family": _TABLE.family, "table": _TABLE.name, "name": name}
         for entry in listed("map", selector) or []:
             for key, verdict in entry["map"].get("elem", []):
@@ -329,6 +306,6 @@ def _dismantling() -> list[Command]:
     one that came after we looked, the kernel answers EBUSY and nothing of the transaction happens.
     """
     chains = chains_of(_TABLE.family, _TABLE.name)
-    if _MASQ not in chains or any(name.startswith(_ATTACHMENT_PREFIX) for name in chains):
+    if MASQ not in chains or any(name.startswith(_ATTACHMENT_PREFIX) for name in chains):
         return []
-    return [{"flush": _TABLE.chain(_MASQ)}, {"delete": _TABLE.chain(_MASQ)}, {"delete": _TABLE.itself()}]
+    return [{"flush": _TABLE.chain(MASQ)}, {"delete": _TABLE.chain(MASQ)}, {"delete": _TABLE.itself()}]

@@ -6,12 +6,11 @@ host's end of the attachment may have.
 Privilege: none.
 """
 
+import _socket  # the C module: `socket` takes 3 ms to make its enums
 import json
 from collections.abc import Callable
-from ipaddress import ip_address
 
-from cnisandbox.nft.masquerade import shared_rules
-from cnisandbox.nft.statements import match
+from cnisandbox.nft.shared import MAPS, rule_of_attachment, shared_rules
 from cnisandbox.policy.patterns import matches_any
 from cnisandbox.policy.permit import Permit, SysctlPermit
 
@@ -265,23 +264,15 @@ def _rules_of_masquerade(chain: str, body: object) -> list[object]:
         return shared
     match body:
         case [{"match": {"right": source}}, {"match": {"right": subnet}}, _]:
-            return [
-                [
-                    match({"payload": {"protocol": protocol, "field": "saddr"}}, source),
-                    match({"payload": {"protocol": protocol, "field": "daddr"}}, subnet, "!="),
-                    {"goto": {"target": "masq"}},
-                ]
-                for protocol in ("ip", "ip6")
-                if _is_address(source)
-            ]
+            return [rule_of_attachment(protocol, source, subnet) for protocol in MAPS if _is_address(protocol, source)]
     return []
 
 
-def _is_address(operand: object) -> bool:
+def _is_address(protocol: str, operand: object) -> bool:
     """Say whether a rule is about one address, not a range or a set of them."""
     try:
-        ip_address(operand)  # type: ignore[arg-type]
-    except ValueError:
+        _socket.inet_pton(_socket.AF_INET if protocol == "ip" else _socket.AF_INET6, str(operand))
+    except (OSError, ValueError):
         return False
     return isinstance(operand, str)
 
