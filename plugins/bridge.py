@@ -60,6 +60,8 @@ from cnisandbox.sysctl import write_sysctl
 _CONTAINER = 2
 # LIMIT: seconds between looks whether a link is gone, which takes 0.7 ms.
 _LOOK_AGAIN_S = 0.0002
+# LIMIT: seconds until it must be gone.
+_PATIENCE_S = 5.0
 _NAME_ATTEMPTS = 4
 _OPERSTATE_TIMEOUT_MS = 2500
 _FORWARDING = {4: "net/ipv4/ip_forward", 6: "net/ipv6/conf/all/forwarding"}
@@ -332,40 +334,49 @@ def _masquerade(call: Call, layer3: Result) -> None:
 
 
 def _delete_links(call: Call) -> None:
-    """Delete the pair by whichever end can be reached: ours by name and mark, others by the name in the container."""
+    """Delete the pair by whichever end can be reached: by the name in the container; ours by name and mark as well."""
+    alias = attachment_alias(call.request.netconf.name, call.request.attachment)
+    # Neither depends on the other: who has the container worker cannot keep our end of the pair on the host.
+    _to_the_end(lambda: _delete_from_inside(call, alias), lambda: _delete_from_outside(call, alias))
+
+
+def _delete_from_outside(call: Call, alias: str) -> None:
     network, attachment = call.request.netconf.name, call.request.attachment
-    alias = attachment_alias(network, attachment)
-    if call.container is not None:
-        _delete_from_inside(call, call.container, alias)
     for attempt in range(_NAME_ATTEMPTS):
         link = call.host.call(get_link, host_ifname(network, attachment, attempt))
         if link is not None and link.alias == alias:
             call.host.call(delete_link_by_index, link.ifindex)
 
 
-def _delete_from_inside(call: Call, container: Worker, alias: str) -> None:
+def _delete_from_inside(call: Call, alias: str) -> None:
     """Delete the container's link, and with it the host's; not one that is marked as another attachment's."""
-    link = container.call(get_link, call.request.ifname)
-    if link is None:
+    container = call.container
+    link = container.call(get_link, call.request.ifname) if container is not None else None
+    if container is None or link is None:
         return
     peer = call.host.call(get_link_by_index, link.peer) if link.peer else None
     # An index means something in its own netns only: the link that has it here must point back.
     if peer is None or peer.kind != "veth" or peer.peer != link.ifindex:
         container.call(delete_link_by_index, link.ifindex)
     elif not is_attachments(peer.alias) or peer.alias == alias:
-        _delete_pair(call, container, link.ifindex, peer.ifindex)
+        _delete_pair(call, container, link.ifindex, peer.ifindex, is_own=peer.alias == alias)
 
 
-def _delete_pair(call: Call, container: Worker, ifindex: int, peer_ifindex: int) -> None:
+def _delete_pair(call: Call, container: Worker, ifindex: int, peer_ifindex: int, *, is_own: bool) -> None:
     """Delete a pair; it is gone long before the kernel says so to who has asked for it, who waits in rcu_barrier()."""
     container.begin(delete_link_by_index, ifindex)
+    deadline = time.monotonic() + _PATIENCE_S
     while True:
-        has_answered = container.has_answered()
+        # ORDER: asked before the look; after an answer, what the look sees is what came of it.
+        is_over = container.has_answered() or time.monotonic() > deadline
         if call.host.call(get_link_by_index, peer_ifindex) is None:
             return
-        if has_answered:
-            raise KernelRefused("delete link", call.request.ifname, errno.EBUSY, "the kernel has not deleted it")
+        if is_over:
+            break
         time.sleep(_LOOK_AGAIN_S)
+    if not is_own:
+        raise KernelRefused("delete link", call.request.ifname, errno.EBUSY, "it is still there")
+    call.host.call(delete_link_by_index, peer_ifindex)
 
 
 def _delete_rules(call: Call) -> None:

@@ -93,3 +93,25 @@ def test_a_first_add_that_fails_leaves_no_bridge_either(world: World, plugin_dir
         faults.require_one_error_object(outcome, fault)
         assert world.ifnames() == {"lo"}, str(fault)
     assert fault.when > 5, "the faults were too few to matter"
+
+
+@pytest.mark.parametrize("action", ["error=EPERM", "signal=KILL", "delay_enter=8s"])
+def test_del_takes_our_end_away_whatever_becomes_of_who_deletes_the_other(
+    world: World, plugin_dir: str, ready: str, action: str
+) -> None:
+    """The container worker's second request deletes the pair; the host worker has to do it where that one does not."""
+    faults.call(world, plugin_dir, "ADD")
+    outcome = faults.call_with(world, plugin_dir, "DEL", Fault(CONTAINER, "sendto", action, 2))
+    assert outcome.status == 0, outcome
+    faults.require_state(world, ready, outcome)
+
+
+def test_del_takes_our_end_away_when_the_container_worker_says_nothing(
+    world: World, plugin_dir: str, ready: str
+) -> None:
+    faults.call(world, plugin_dir, "ADD")
+    outcome = faults.call_with(world, plugin_dir, "DEL", Fault(CONTAINER, "sendto", "signal=KILL", 1))
+    assert outcome.document()["code"] == BoundaryViolation.code
+    assert not [name for name in world.ifnames() if name.startswith("veth")]
+    faults.call(world, plugin_dir, "DEL")  # addresses are not given back by a DEL that could not look for the link
+    faults.require_state(world, ready, outcome)
