@@ -135,7 +135,6 @@ def confine(wanted: Confinement, kept: set[int]) -> Attestation:
         # ORDER: after the change of uid, which clears the parent-death signal.
         if protections.binds_lifetime:
             credentials.bind_lifetime(wanted.dies_with_parent)
-            limits.take_from_umask()
         if protections.has_limits:
             limits.lower_limits(expected_limits(wanted))
     with stage("filters", role):

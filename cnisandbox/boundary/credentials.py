@@ -79,7 +79,8 @@ def _is_in_bounding_set(capability: int) -> bool:
 
 
 def bind_lifetime(dies_with_parent: bool) -> None:
-    """Promise never to gain privilege, to hide memory from other processes, and to die with the parent.
+    """Promise never to gain privilege, to hide memory from other processes, to let nobody else write to what is made,
+    and to die with the parent.
 
     Args:
         dies_with_parent: False for the engine, whose parent is the runtime: an ADD that is under way when the
@@ -96,5 +97,7 @@ def bind_lifetime(dies_with_parent: bool) -> None:
         # group of one user; before Landlock had scopes (Linux 6.12) nothing else kept calls from ending each other.
         if os.getpgid(0) != os.getpid():
             os.setsid()
+    # What is written to state is root's on disk: nobody else may be let in, whatever the runtime's umask is.
+    os.umask(os.umask(0o077) | 0o022)
     prctl.set_dumpable(False)
     prctl.set_no_new_privs(True)

@@ -61,11 +61,6 @@ def lower_limits(wanted: dict[str, int]) -> None:
         resource.setrlimit(getattr(resource, "RLIMIT_" + name.upper()), (value, value))
 
 
-def take_from_umask() -> None:
-    """See to it that nobody else may write to what this process creates: on disk, state is root's."""
-    os.umask(os.umask(0o077) | 0o022)
-
-
 def current_limits() -> dict[str, int]:
     """Read the hard limits back.
 

@@ -149,7 +149,7 @@ _S_ISUID_S_ISGID = 0o6000
 _OPEN_CALLS = {"openat": 3}
 _MODE_CALLS = {"mkdirat": 2}
 _PROGRAM_MODE_CALLS = {"open": 2, "creat": 1, "mkdir": 1}
-# Those that change it: nor may everybody be let in to write; what is created so is cut by the umask (limits.py).
+# Those that change it: nor may everybody be let in to write; what is created so is cut by the umask (credentials.py).
 _CHMOD_CALLS = {"fchmod": 1, "chmod": 1, "fchmodat": 2}
 _S_IWGRP_S_IWOTH = 0o022
 

@@ -123,7 +123,9 @@ def confined() -> Iterator[tuple[dict[str, int], dict[str, Any], dict[str, Any]]
             profile.write_text(PROFILE)
             profile.chmod(0o644)
             before = state_of(world)
-            done = world.run([*EXEC, "--profile", str(profile), "--", *command], env=ENVIRONMENT, timeout=90)
+            # A runtime without a umask: what is let in then is let in by the plugin.
+            shell = ["sh", "-c", 'umask 000; exec "$@"', "sh"]
+            done = world.run([*shell, *EXEC, "--profile", str(profile), "--", *command], env=ENVIRONMENT, timeout=90)
             yield json.loads(done.stdout), before, state_of(world)
     finally:
         shutil.rmtree(directory)
