@@ -9,7 +9,10 @@ import prctl
 
 
 def _had_environment() -> bool:
-    fd = os.open("/proc/self/environ", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fd = os.open("/proc/self/environ", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:  # without /proc nothing else works, and says so
+        return False
     try:
         return bool(os.read(fd, 1))
     finally:
