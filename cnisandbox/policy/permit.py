@@ -23,7 +23,7 @@ class Permit(NamedTuple):
         related: The same words, for links that attributes point to.
         attributes: Dotted paths of attributes; the last component may be "*" (any name) or "**" (any depth).
         tables: nf_tables: patterns "family name".
-        chains: nf_tables: patterns of chains whose content may be changed at will.
+        chains: nf_tables: patterns of chains that may be changed, by rules that look, translate, accept or go on.
         jumps: nf_tables: in any other chain of the tables a rule may be added or deleted only if its only verdict is a
             jump or goto to a chain of these patterns.
         hooks: nf_tables: where the kernel may enter a chain that is made: a type and a hook, such as "nat postrouting".
