@@ -172,9 +172,9 @@ class Arena:
 
         pids = {
             "host": 1,
-            "bystander": _forked(remember_secret),
-            "neighbour": _forked(be_neighbour),
-            "victim": _forked(lambda: self.enter("victim")),
+            "bystander": self.fork(remember_secret),
+            "neighbour": self.fork(be_neighbour),
+            "victim": self.fork(lambda: self.enter("victim")),
         }
         self.facts = self.facts._replace(pids=pids, address=raw.address(self._bystander_memory))
 
@@ -224,6 +224,25 @@ class Arena:
             return function()
         finally:
             raw.syscall("setns", HOST_NETNS_FD, CLONE_NEWNET)
+
+    @staticmethod
+    def fork(prepare: Callable[[], None]) -> int:
+        """Fork a process that prepares itself, says so, and stays to the end of the arena."""
+        reader, writer = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            try:
+                prepare()
+                os.write(writer, b"r")
+                signal.pause()
+            finally:
+                os._exit(1)
+        os.close(writer)
+        is_ready = os.read(reader, 1) == b"r"
+        os.close(reader)
+        if not is_ready:
+            raise RuntimeError("prepare process: it ended")
+        return pid
 
     def enter(self, netns: str) -> None:
         """Enter a container's netns, for good."""
@@ -446,23 +465,6 @@ def attack(
 def processes() -> Iterator[int]:
     """List the processes of our pid namespace."""
     return (int(name) for name in os.listdir("/proc") if name.isdigit())
-
-
-def _forked(prepare: Callable[[], None]) -> int:
-    """Fork a process that prepares itself, says so, and waits for its end."""
-    reader, writer = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        try:
-            prepare()
-            os.write(writer, b"r")
-            signal.pause()
-        finally:
-            os._exit(1)
-    os.close(writer)
-    assert os.read(reader, 1) == b"r"
-    os.close(reader)
-    return pid
 
 
 def _file_handle(path: str) -> bytes:

@@ -13,6 +13,7 @@ otherwise the attacked process is the container worker.
 import errno
 import signal
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import NamedTuple
 
 from cnisandbox.boundary.levels import Level
@@ -141,7 +142,7 @@ VECTORS = (
     Vector("d11", "add-key", "add_key()", _k.add_key, _k.has_more_keys, WORKS, EPERM, scene=_k.count_keys),
     Vector("d12", "open-file-by-handle", "open_by_handle_at() of a file of root", _f.read_secret_by_handle, _f.said_secret, EPERM, EPERM),
     Vector("d13", "write-core-pattern-beside-sysctls", "/proc/sys/net/../kernel/core_pattern", _p.open_core_pattern_beside, _p.may_write_core_pattern, EACCES, ENOENT),
-    Vector("d14", "load-module-by-link-kind", "have a module loaded by its name: RTM_NEWLINK of an unknown kind", _n.create_unknown_link_kind, _n.kernel_was_asked_for_module, _MODULE, _MODULE, "the kernel asks modprobe by itself; blacklist modules on the host", root=_MODULE, scene=_n.trace_module_requests, needs="modules"),
+    Vector("d14", "load-module-by-link-kind", "have a module loaded by its name: RTM_NEWLINK of an unknown kind", _n.create_unknown_link_kind, _k.kernel_was_asked, _MODULE, _MODULE, "the kernel asks modprobe by itself; blacklist modules on the host", root=_MODULE, scene=partial(_k.count_module_requests, "rtnl-link-escapekind"), needs="modules"),
     Vector("d15", "attach-socket-filter", "SO_ATTACH_FILTER: code for the kernel's compiler", _n.attach_socket_filter, _n.socket_has_filter, WORKS, EPERM),
     Vector("f01", "write-open-directory", "write to a directory that is open to everybody", _f.write_open_directory, _f.open_directory_was_written, WORKS, ENOENT),
     Vector("f02", "write-directory-of-root", "write to a directory of root", _f.write_private_file, _f.private_file_was_written, EACCES, ENOENT),

@@ -5,7 +5,7 @@ import struct
 import pytest
 
 from cnisandbox.laboratory.exposure import course, summary, sysnames
-from cnisandbox.laboratory.exposure.capability import Credential, mask_of, names_of, parse_status
+from cnisandbox.laboratory.exposure.capability import Credential, names_of, parse_status
 from cnisandbox.laboratory.exposure.course import Course, Known
 from cnisandbox.laboratory.exposure.ringbuffer import Record, parse_format, records
 from cnisandbox.laboratory.exposure.state import Expected, stable
@@ -23,7 +23,7 @@ format:
 """
 NUMBERS = {name: number for number, name in sysnames.all_names().items()}
 ALL = (1 << 41) - 1
-NET_ADMIN = mask_of(["CAP_NET_ADMIN"])
+NET_ADMIN = 1 << 12
 
 
 def credential(effective: int, uid: int = 0) -> Credential:

@@ -70,20 +70,7 @@ def setting(name: str) -> int:
 
 def stay(arena: "Arena", name: str, prepare: Callable[[], None]) -> None:
     """Add a process of the host that prepares itself and stays to the end of the arena."""
-    reader, writer = os.pipe()
-    child = os.fork()
-    if child == 0:
-        try:
-            prepare()
-            os.write(writer, b"r")
-            signal.pause()
-        finally:
-            os._exit(1)
-    os.close(writer)
-    if os.read(reader, 1) != b"r":
-        raise RuntimeError(f"prepare process {name}: it ended")
-    os.close(reader)
-    arena.facts.pids[name] = child
+    arena.facts.pids[name] = arena.fork(prepare)
 
 
 def add_stranger(arena: "Arena") -> None:

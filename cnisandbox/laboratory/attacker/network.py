@@ -383,25 +383,6 @@ def create_unknown_link_kind(facts: Facts) -> None:
     raw.Netlink().create(raw.attribute(raw.IFLA_IFNAME, "esc0"), raw.link_info("escapekind"))
 
 
-_TRACE = "/run/trace/instances/cnisandbox-escape"
-
-
-def trace_module_requests(arena: "Arena") -> None:
-    """Scene: the kernel notes which modules it is asked to load."""
-    os.mkdir("/run/trace")
-    raw.syscall("mount", b"tracefs\0", b"/run/trace\0", b"tracefs\0", 0, b"\0")
-    os.mkdir(_TRACE)
-    with open(f"{_TRACE}/events/module/module_request/enable", "w") as file:
-        file.write("1")
-
-
-def kernel_was_asked_for_module(arena: "Arena") -> bool:
-    with open(f"{_TRACE}/trace") as file:
-        trace = file.read()
-    os.rmdir(_TRACE)
-    return "rtnl-link-escapekind" in trace
-
-
 # The host worker's own netns
 
 

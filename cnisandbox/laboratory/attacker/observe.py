@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 HOST, CONTAINER, VICTIM = "", "blue", "victim"
-ETH_P_ALL = 3
 
 _SIOCGSKNS = 0x894C
 _WAIT_S = 2.0
@@ -104,15 +103,6 @@ def _netns_inode(taken: socket.socket) -> int:
         return os.fstat(netns_fd).st_ino
     finally:
         os.close(netns_fd)
-
-
-def has_option(arena: "Arena", level: int, option: int, is_wanted: Callable[[int], bool]) -> bool:
-    """Say whether a socket of the attacked process, in the container's netns, has an option with a wanted value."""
-    for taken in sockets(arena):
-        with contextlib.suppress(OSError):  # a socket of another family has no such option
-            if is_wanted(taken.getsockopt(level, option)):
-                return True
-    return False
 
 
 def packets(arena: "Arena") -> Iterator[bytes]:

@@ -168,8 +168,3 @@ def can_pass(programs: Sequence[Program], number: int, arch: int) -> bool:
     Being put before a supervisor (USER_NOTIF) is not counted: it is the supervisor who acts then.
     """
     return all(actions(program, number, arch) & {ALLOW, LOG} for program in programs)
-
-
-def can_ask(programs: Sequence[Program], number: int, arch: int) -> bool:
-    """Say whether filters put a system call before a supervisor for some arguments."""
-    return any(USER_NOTIF in actions(program, number, arch) for program in programs)

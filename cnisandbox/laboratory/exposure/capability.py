@@ -3,7 +3,6 @@
 Source: capabilities(7), proc_pid_status(5).
 """
 
-from collections.abc import Iterable
 from typing import NamedTuple
 
 from cnisandbox.cli.demonstration.processes import CAPABILITIES
@@ -19,11 +18,6 @@ def names_of(mask: int) -> list[str]:
 def name_of(number: int) -> str:
     """Name a capability."""
     return names_of(1 << number)[0]
-
-
-def mask_of(names: Iterable[str]) -> int:
-    """Make a set of names."""
-    return sum(1 << NAMES.index(name) for name in set(names))
 
 
 class Credential(NamedTuple):

@@ -26,6 +26,7 @@ from typing import NamedTuple, NoReturn
 import prctl
 
 from cnisandbox.boundary.namespaces import NewPidNamespaces
+from cnisandbox.boundary.syscalls import CLONE_NEWIPC, CLONE_NEWNET, CLONE_NEWNS, CLONE_NEWPID, CLONE_NEWUTS
 from cnisandbox.errors import IoFailure, IsolationUnavailable, quoted, reason
 from cnisandbox.laboratory.attacker import raw
 
@@ -44,14 +45,7 @@ _MAX_OUTPUT_BYTES = 16 << 20
 
 _COPIED_DIRECTORIES = ("/etc", "/var", "/tmp")
 _EMPTY_DIRECTORIES = ("/run", "/dev/shm", "/var/lib/cni")
-_CLONE_NEWNS, _CLONE_NEWUTS, _CLONE_NEWIPC, _CLONE_NEWPID, _CLONE_NEWNET = (
-    0x00020000,
-    0x04000000,
-    0x08000000,
-    0x20000000,
-    0x40000000,
-)
-_NAMESPACES = {"mnt": _CLONE_NEWNS, "net": _CLONE_NEWNET, "uts": _CLONE_NEWUTS, "ipc": _CLONE_NEWIPC}
+_NAMESPACES = {"mnt": CLONE_NEWNS, "net": CLONE_NEWNET, "uts": CLONE_NEWUTS, "ipc": CLONE_NEWIPC}
 _MS_BIND, _MS_PRIVATE_RECURSIVE = 1 << 12, (1 << 18) | (1 << 14)
 _MNT_DETACH = 2
 _AT_FDCWD, _AT_RECURSIVE, _MOUNT_ATTR_RDONLY = -100, 0x8000, 1
@@ -226,7 +220,7 @@ class Station:
             with contextlib.suppress(PermissionError):  # without CAP_SYS_RESOURCE there is a limit for all pipes
                 fcntl.fcntl(reader, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
         stdin_inode = os.fstat(stdin_reader).st_ino
-        raw.syscall("setns", self._fds["pid"], _CLONE_NEWPID)
+        raw.syscall("setns", self._fds["pid"], CLONE_NEWPID)
         try:
             pid = os.fork()
             if pid == 0:
@@ -347,7 +341,7 @@ def _hold(writer: int, furnish: Callable[[], None], links: Sequence[str], shown:
         prctl.set_pdeathsig(signal.SIGKILL)
         os.setsid()
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
-        raw.syscall("unshare", _CLONE_NEWNS | _CLONE_NEWUTS | _CLONE_NEWIPC | _CLONE_NEWNET)
+        raw.syscall("unshare", CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWNET)
         _arrange_files(shown)
         furnish()
         _arrange_network(links)

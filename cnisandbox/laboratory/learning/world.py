@@ -24,6 +24,7 @@ from typing import Any, NoReturn
 import prctl
 
 import cnisandbox
+from cnisandbox.boundary.syscalls import CLONE_NEWIPC, CLONE_NEWNET, CLONE_NEWNS, CLONE_NEWPID, CLONE_NEWUTS
 from cnisandbox.errors import IoFailure, IsolationUnavailable, reason
 from cnisandbox.laboratory.attacker import raw
 
@@ -32,13 +33,6 @@ EMPTY_DIRECTORIES = ("/run", "/var/lib/cni")
 HIDDEN_DIRECTORIES = (*EMPTY_DIRECTORIES, "/tmp", "/dev/shm")
 PREPARED_DIRECTORIES = ("/run/cni", "/run/lock", "/run/netns")
 
-_CLONE_NEWNS, _CLONE_NEWUTS, _CLONE_NEWIPC, _CLONE_NEWPID, _CLONE_NEWNET = (
-    0x00020000,
-    0x04000000,
-    0x08000000,
-    0x20000000,
-    0x40000000,
-)
 _MS_RDONLY, _MS_REMOUNT, _MS_BIND, _MS_REC, _MS_PRIVATE = 0x1, 0x20, 0x1000, 0x4000, 1 << 18
 _MNT_DETACH = 2
 _OWN = ("/proc", "/sys", "/dev", "/tmp", *EMPTY_DIRECTORIES)
@@ -63,20 +57,20 @@ class World:
         self.netns_path = f"/run/netns/{netns_name}"
         self._fds = {HOST: os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)}
         os.close(os.open(self.netns_path, os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o444))
-        raw.syscall("unshare", _CLONE_NEWNET)
+        raw.syscall("unshare", CLONE_NEWNET)
         _mount("/proc/self/ns/net", self.netns_path, "", _MS_BIND)
         self._fds[CONTAINER] = os.open(self.netns_path, os.O_RDONLY | os.O_CLOEXEC)
-        raw.syscall("setns", self._fds[HOST], _CLONE_NEWNET)
+        raw.syscall("setns", self._fds[HOST], CLONE_NEWNET)
         self.inodes = {os.fstat(fd).st_ino: netns for netns, fd in self._fds.items()}
 
     @contextlib.contextmanager
     def inside(self, netns: str) -> Iterator[None]:
         """Stand in a netns for a while."""
-        raw.syscall("setns", self._fds[netns], _CLONE_NEWNET)
+        raw.syscall("setns", self._fds[netns], CLONE_NEWNET)
         try:
             yield
         finally:
-            raw.syscall("setns", self._fds[HOST], _CLONE_NEWNET)
+            raw.syscall("setns", self._fds[HOST], CLONE_NEWNET)
 
 
 def in_world(netns_name: str, work: Callable[[World], object], timeout_s: float) -> Any:
@@ -141,7 +135,7 @@ def _begin(writer: int, netns_name: str, work: Callable[[World], object]) -> NoR
 
 def _enter_namespaces() -> None:
     try:
-        raw.syscall("unshare", _CLONE_NEWNS | _CLONE_NEWUTS | _CLONE_NEWIPC | _CLONE_NEWPID | _CLONE_NEWNET)
+        raw.syscall("unshare", CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWPID | CLONE_NEWNET)
     except OSError as error:
         raise IsolationUnavailable(f"make namespaces: {reason(error)}", "only root can: run it with sudo") from error
 
