@@ -12,12 +12,13 @@ from collections.abc import Callable, Iterator
 from cnisandbox.audit.log import AuditLog, open_log
 from cnisandbox.boundary import entry
 from cnisandbox.boundary.delegate import read_host_file
-from cnisandbox.boundary.entry import Log, Needs, Session
+from cnisandbox.boundary.entry import Session
 from cnisandbox.boundary.environment import Environment
 from cnisandbox.boundary.sandbox import LOG_FD, Worker
 from cnisandbox.boundary.service import BecomeGate
 from cnisandbox.boundary.state import CONFIGURATION
 from cnisandbox.boundary.wire import Channel
+from cnisandbox.boundary.workers import Ahead, Log, Needs
 from cnisandbox.cni.netconf import Attachment, NetConf
 from cnisandbox.cni.result import Result
 from cnisandbox.cni.value import Value
@@ -268,14 +269,25 @@ class Plugin:
         """Raise NotAvailable when an ADD could not be served."""
 
 
-def run(plugin: type[Plugin]) -> NoReturn:
-    """Be a plugin's executable."""
+def run(plugin: type[Plugin], ahead: Ahead | None = None, status_fd: int | None = None) -> NoReturn:
+    """Be a plugin's executable.
+
+    Args:
+        plugin: The plugin.
+        ahead: What was made ahead of this call.
+        status_fd: Where the exit status goes as well; who waits for it then need not wait for the process to end.
+    """
     from cnisandbox.engine import PluginEngine  # noqa: PLC0415 - it is the engine that knows plugins, not the reverse
 
+    entry.main(plugin.name, needs_of(plugin), PluginEngine(plugin, status_fd), ahead)
+
+
+def needs_of(plugin: type[Plugin]) -> Needs:
+    """Say what a plugin needs, with what makes its network workers gates."""
     needs = plugin.needs
     if needs.host or needs.container:
-        needs = needs._replace(gate=lambda *call: _gate(plugin.name, *call), open_log=_open_log)
-    entry.main(plugin.name, needs, PluginEngine(plugin))
+        return needs._replace(gate=lambda *call: _gate(plugin.name, *call), open_log=_open_log)
+    return needs
 
 
 def _gate(plugin: str, role: str, environment: Environment, log: Log | None) -> BecomeGate:

@@ -16,8 +16,8 @@ import time
 from collections.abc import Callable
 from ipaddress import ip_address, ip_interface
 
-from cnisandbox.boundary.entry import Needs
 from cnisandbox.boundary.sandbox import GIVEN_FD, Worker
+from cnisandbox.boundary.workers import Needs
 from cnisandbox.bridge_config import BridgeConfig, parse_config
 from cnisandbox.cni.netconf import Attachment, NetConf
 from cnisandbox.cni.result import Address, Interface, Result, Route, require_expressible

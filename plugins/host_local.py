@@ -9,7 +9,7 @@ Privilege: none. Everything happens in the engine, on the descriptor of the stat
 
 import os
 
-from cnisandbox.boundary.entry import Needs
+from cnisandbox.boundary.workers import Needs
 from cnisandbox.cni.netconf import Attachment
 from cnisandbox.cni.result import Address, Dns, Result
 from cnisandbox.errors import CheckFailed, InvalidConfig, IoFailure, NotAvailable

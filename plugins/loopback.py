@@ -6,7 +6,7 @@ Privilege: CAP_NET_ADMIN in the container's netns, in the container worker.
 
 from ipaddress import ip_interface
 
-from cnisandbox.boundary.entry import Needs
+from cnisandbox.boundary.workers import Needs
 from cnisandbox.cni.result import Address, Interface, Result
 from cnisandbox.errors import CheckFailed, EnvironmentFailure
 from cnisandbox.hints import NoReturn

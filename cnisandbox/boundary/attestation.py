@@ -87,7 +87,7 @@ class Expectation(NamedTuple):
         has_own_pid_namespace: False for the engine, which cannot leave its own.
         own_namespaces: Inode numbers of the entry's namespaces before anything was entered.
         netns_inode: The netns that it must be in.
-        parent_pid: Who its parent must be.
+        parent_pid: Who its parent must be; None for an engine that was forked ahead, which outlives its zygote.
         descriptors: Exactly the descriptors that may be open.
         dies_with_parent: False for the engine.
         limits: Exactly the resource limits.
@@ -103,7 +103,7 @@ class Expectation(NamedTuple):
     has_own_pid_namespace: bool
     own_namespaces: dict[str, int]
     netns_inode: int
-    parent_pid: int
+    parent_pid: int | None
     descriptors: tuple[int, ...]
     dies_with_parent: bool
     limits: dict[str, int]
@@ -232,9 +232,10 @@ def _differences(said: Attestation, expected: Expectation) -> list[str]:
     facts: list[tuple[str, object, object]] = [
         ("role", said.role, expected.role),
         ("level", said.level, expected.level.value),
-        ("parent", said.ppid, expected.parent_pid),
         ("netns", said.namespaces.get("net"), expected.netns_inode),
     ]
+    if expected.parent_pid is not None:
+        facts.append(("parent", said.ppid, expected.parent_pid))
     if protections.drops_credentials:
         facts += [
             ("groups", said.groups, []),

@@ -5,6 +5,7 @@ Privilege: starts with everything the entry has; ends with what the description 
 The order is the design; docs/security-model.md has the same list, and a test compares the two.
 """
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -20,7 +21,7 @@ STAGES = {
     "load": "import everything: after the drop no file can be read",
     "channel": "make the channels: pipes, because a socket would lead back to the host's netns",
     "fork": "fork into a pid namespace and close every descriptor that is not on the keep-list",
-    "namespaces": "enter the netns; enter mount, ipc, uts and cgroup namespaces; exchange the root for an empty one",
+    "namespaces": "enter own mount, ipc, uts, cgroup namespaces; exchange the root for an empty one; enter the netns",
     "userns": "join the user namespace that owns the netns, when that is not ours",
     "credentials": "empty the bounding set, lock the securebits, leave the groups, change gid and uid, cut the sets",
     "lifetime": "die with the parent, be not dumpable, gain no privileges, lower the limits",
@@ -97,6 +98,18 @@ def stage(name: str, role: str) -> Iterator[None]:
         raise PrivilegeNotDropped(f"{name} {role}:{subject} {reason(error)}") from error
 
 
+class Ground(NamedTuple):
+    """What a process has made for itself before it was known for what: it may have been forked ahead of a call.
+
+    Attributes:
+        witness: What reads its state back at the end.
+        view_fd: The mount namespace with its view, when it has gone back to the host's for now; None when it is there.
+    """
+
+    witness: Witness
+    view_fd: int | None = None
+
+
 def confine(wanted: Confinement, kept: set[int]) -> Attestation:
     """Become what a description says, for good: the stages from "namespaces" on.
 
@@ -110,19 +123,51 @@ def confine(wanted: Confinement, kept: set[int]) -> Attestation:
     Raises:
         PrivilegeNotDropped: a stage failed. The process is then in no defined state and must end.
     """
-    protections = PROTECTIONS[wanted.level]
-    role = wanted.role
-    uid, gid = wanted.uid, wanted.gid
-    with stage("attest", role):
+    return complete(wanted, kept, prepare(wanted))
+
+
+def prepare(wanted: Confinement, *, comes_back: bool = False) -> Ground:
+    """Make the part of a confinement that no call has an influence on: namespaces of one's own, and the view.
+
+    Args:
+        wanted: The description; which netns is meant need not be known yet.
+        comes_back: Whether to return to the mount namespace that we are in, until `complete`, to open paths there.
+
+    Raises:
+        PrivilegeNotDropped: as `confine`.
+    """
+    with stage("attest", wanted.role):
         witness = Witness()
+    if not PROTECTIONS[wanted.level].has_namespaces:
+        return Ground(witness)
+    # ORDER: everything that takes CAP_SYS_ADMIN over our own namespaces comes before the foreign user namespace, in
+    # which the copied mounts would be locked.
+    with stage("namespaces", wanted.role):
+        outside_fd = namespaces.open_own_mounts() if comes_back else -1
+        namespaces.enter_own_namespaces()
+        (view.enter_read_only_root if wanted.has_system_in_view else view.enter_empty_root)(wanted.mounts)
+        if not comes_back:
+            return Ground(witness)
+        view_fd = namespaces.open_own_mounts(witness.process_fd)
+        namespaces.enter_mounts(outside_fd)
+        os.close(outside_fd)
+        return Ground(witness, view_fd)
+
+
+def complete(wanted: Confinement, kept: set[int], ground: Ground) -> Attestation:
+    """Become what a description says, on ground that was prepared: the netns, and everything that is taken away.
+
+    Raises:
+        PrivilegeNotDropped: as `confine`.
+    """
+    protections = PROTECTIONS[wanted.level]
+    role, witness = wanted.role, ground.witness
+    uid, gid = wanted.uid, wanted.gid
     with stage("namespaces", role):
-        # ORDER: everything that takes CAP_SYS_ADMIN over our own namespaces comes before the foreign user namespace,
-        # in which the copied mounts would be locked; entering the netns first costs nothing, and nothing reads it yet.
+        if ground.view_fd is not None:
+            namespaces.enter_mounts(ground.view_fd)
         if wanted.netns_fd is not None:
             namespaces.enter_netns(wanted.netns_fd)
-        if protections.has_namespaces:
-            namespaces.enter_own_namespaces()
-            (view.enter_read_only_root if wanted.has_system_in_view else view.enter_empty_root)(wanted.mounts)
     with stage("userns", role):
         if wanted.userns_fd is not None and protections.drops_credentials:
             # ORDER: whoever made the foreign user namespace may have denied setgroups in it.

@@ -32,7 +32,7 @@ _ADDRESS_SPACE_BYTES = 16 << 30
 _PROCESSES = 2048
 _FILE_BYTES = 16 << 20
 _READ_FILE_BYTES = 64 << 10
-_HEAD_BYTES = 256
+_TAIL_BYTES = 256
 
 _SYSTEM_DIRECTORIES = ("/usr", "/bin", "/sbin", "/lib", "/lib64", "/opt")
 _READABLE_DIRECTORIES = ("/etc", "/run/systemd/resolve", "/run/resolvconf", "/run/NetworkManager")
@@ -43,11 +43,11 @@ class Found(NamedTuple):
 
     Attributes:
         path: Where; empty when it was not found.
-        head: The first 256 bytes of the file; empty when it cannot be read.
+        tail: The last 256 bytes of the file; empty when it cannot be read.
     """
 
     path: str
-    head: bytes
+    tail: bytes
 
 
 class Finished(NamedTuple):
@@ -75,13 +75,6 @@ def delegate_worker(
         state_dirs: What it may write to: mounts of its own, which appear at their paths.
         plugin_dirs: Directories of plugins, as CNI_PATH lists them.
     """
-    # TRUST: CNI_PATH is the runtime's. What is in these directories is executed, as the service user, whoever wrote it.
-    executable = [path for path in (*_SYSTEM_DIRECTORIES, *plugin_dirs) if os.path.isdir(path)]
-    readable = [path for path in _READABLE_DIRECTORIES if os.path.isdir(path)]
-    rules = [landlock.PathRule(path, landlock.READ | landlock.EXECUTE) for path in executable]
-    rules += [landlock.PathRule(path, landlock.READ) for path in readable]
-    rules += [landlock.PathRule(state_dir.path, landlock.KEEP_STATE) for state_dir in state_dirs]
-    rules += [landlock.PathRule("/dev/null", landlock.READ_FILE | landlock.WRITE_FILE)]
     return Confinement(
         role=DELEGATE_ROLE,
         level=level,
@@ -95,13 +88,29 @@ def delegate_worker(
             Mount("/dev/null", is_device=True),
         ),
         has_system_in_view=True,
-        rules=tuple(rules),
+        rules=rules_of_delegate(state_dirs, plugin_dirs),
         filter_program=seccomp.delegate_filter() if PROTECTIONS[level].has_seccomp else b"",
         file_bytes=_FILE_BYTES,
         processes=_PROCESSES,
         address_space_bytes=_ADDRESS_SPACE_BYTES,
         dies_with_parent=True,
     )
+
+
+def rules_of_delegate(state_dirs: tuple[StateDir, ...], plugin_dirs: tuple[str, ...]) -> tuple[landlock.PathRule, ...]:
+    """Say what Landlock lets the delegate worker do; what is no directory is left out.
+
+    Args:
+        state_dirs: What it may write to.
+        plugin_dirs: Directories of plugins.
+    """
+    # TRUST: CNI_PATH is the runtime's. What is in these directories is executed, as the service user, whoever wrote it.
+    executable = [path for path in (*_SYSTEM_DIRECTORIES, *plugin_dirs) if os.path.isdir(path)]
+    readable = [path for path in _READABLE_DIRECTORIES if os.path.isdir(path)]
+    rules = [landlock.PathRule(path, landlock.READ | landlock.EXECUTE) for path in executable]
+    rules += [landlock.PathRule(path, landlock.READ) for path in readable]
+    rules += [landlock.PathRule(state_dir.path, landlock.KEEP_STATE) for state_dir in state_dirs]
+    return (*rules, landlock.PathRule("/dev/null", landlock.READ_FILE | landlock.WRITE_FILE))
 
 
 @declared_for_delegate
@@ -141,7 +150,7 @@ def find_plugin(directories: list[str], name: str) -> Found:
         path = os.path.join(directory, name)
         try:
             if stat.S_ISREG(os.stat(path).st_mode):
-                return Found(path, _head(path))
+                return Found(path, _tail(path))
         except (OSError, ValueError):
             continue
     return Found("", b"")
@@ -152,13 +161,13 @@ def is_plugin_name(name: str) -> bool:
     return 0 < len(name) < 256 and "/" not in name and "\0" not in name and name not in (".", "..")
 
 
-def _head(path: str) -> bytes:
+def _tail(path: str) -> bytes:
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError:  # it may be executable and not readable
         return b""
     try:
-        return os.read(fd, _HEAD_BYTES)
+        return os.pread(fd, _TAIL_BYTES, max(0, os.fstat(fd).st_size - _TAIL_BYTES))
     finally:
         os.close(fd)
 

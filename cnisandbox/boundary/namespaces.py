@@ -140,6 +140,21 @@ def enter_empty_netns() -> int:
     return os.stat("/proc/self/ns/net").st_ino
 
 
+def open_own_mounts(process_fd: int | None = None) -> int:
+    """Open the mount namespace that this process is in.
+
+    Args:
+        process_fd: Our own directory in /proc, where /proc is not in view.
+    """
+    path = "/proc/self/ns/mnt" if process_fd is None else "ns/mnt"
+    return os.open(path, os.O_RDONLY | os.O_CLOEXEC, dir_fd=process_fd)
+
+
+def enter_mounts(mounts_fd: int) -> None:
+    """Enter a mount namespace, at its root."""
+    checked(lib.native_setns(mounts_fd, CLONE_NEWNS), "setns mnt")
+
+
 def enter_own_namespaces() -> None:
     """Enter mount, ipc, uts and cgroup namespaces of our own."""
     checked(lib.native_unshare(CLONE_NEWNS | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWCGROUP), "unshare")

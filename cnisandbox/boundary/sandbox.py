@@ -48,6 +48,7 @@ NETLINK_NETFILTER = 12
 
 # What a worker finds open: its channel, nothing on standard error, what it was given; a gate: the audit log.
 _REQUESTS_FD, _ANSWERS_FD, _NULL_FD, GIVEN_FD, LOG_FD = 0, 1, 2, 3, 4
+CHANNEL_FDS = (_REQUESTS_FD, _ANSWERS_FD, _NULL_FD)
 
 _SYSCTL_DIRECTORY = "/proc/sys/net"
 
@@ -246,7 +247,7 @@ def spawn(
         ours, theirs = channel_pair(wanted.role, "engine")
     with stage("fork", wanted.role):
         try:
-            pid = _fork(pid_namespaces if has_own_pid_namespace else None)
+            pid = fork_into(pid_namespaces if has_own_pid_namespace else None)
         except OSError:
             ours.close()
             theirs.close()
@@ -254,28 +255,55 @@ def spawn(
         if pid == 0:
             _be_worker(wanted, theirs, given, title, become_gate, is_gate_only=is_gate_only)
     theirs.close()
-    descriptors = (_REQUESTS_FD, _ANSWERS_FD, _NULL_FD, *sorted(given))
-    mask = sum(1 << capability for capability in wanted.capabilities)
-    is_foreign = wanted.userns_fd is not None
-    expected = Expectation(
-        role=wanted.role,
-        level=wanted.level,
-        uid=None if is_foreign else wanted.uid,
-        gid=None if is_foreign else wanted.gid,
-        capabilities=mask,
+    expected = expectation(
+        wanted,
+        own_namespaces,
+        netns_inode,
+        parent_pid,
+        given=tuple(given),
         has_own_pid_namespace=has_own_pid_namespace,
-        own_namespaces=own_namespaces,
-        netns_inode=netns_inode if netns_inode is not None else own_namespaces["net"],
-        parent_pid=parent_pid,
-        descriptors=descriptors,
-        dies_with_parent=True,
-        limits=expected_limits(wanted),
-        mounts=expected_mounts(wanted),
     )
     return Worker(pid, ours, expected)
 
 
-def _fork(pid_namespaces: namespaces.NewPidNamespaces | None) -> int:
+def expectation(
+    wanted: Confinement,
+    own_namespaces: dict[str, int],
+    netns_inode: int | None,
+    parent_pid: int,
+    *,
+    given: tuple[int, ...],
+    has_own_pid_namespace: bool,
+) -> Expectation:
+    """Say what a worker must attest.
+
+    Args:
+        wanted: What it was to become.
+        own_namespaces: Inode numbers of our own namespaces.
+        netns_inode: The netns that it must be in, when that is not ours.
+        parent_pid: Who made it.
+        given: Numbers of the descriptors that it was given.
+        has_own_pid_namespace: Whether it must have one.
+    """
+    is_foreign = wanted.userns_fd is not None
+    return Expectation(
+        role=wanted.role,
+        level=wanted.level,
+        uid=None if is_foreign else wanted.uid,
+        gid=None if is_foreign else wanted.gid,
+        capabilities=sum(1 << capability for capability in wanted.capabilities),
+        has_own_pid_namespace=has_own_pid_namespace,
+        own_namespaces=own_namespaces,
+        netns_inode=netns_inode if netns_inode is not None else own_namespaces["net"],
+        parent_pid=parent_pid,
+        descriptors=(*CHANNEL_FDS, *sorted(given)),
+        dies_with_parent=True,
+        limits=expected_limits(wanted),
+        mounts=expected_mounts(wanted),
+    )
+
+
+def fork_into(pid_namespaces: namespaces.NewPidNamespaces | None) -> int:
     """Fork, into a pid namespace where there is one to be made; whatever happens, later children are born in ours."""
     if pid_namespaces is None:
         return os.fork()
@@ -300,33 +328,77 @@ def _be_worker(
     is_gate_only: bool,
 ) -> NoReturn:
     """Live as a worker; never returns, and never lets an exception out into the parent's code."""
+
+    entered: tuple[int | None, int | None] = (None, None)
+
+    def arrange() -> Channel:
+        nonlocal entered
+        own, netns_fd, userns_fd = arrange_descriptors(wanted, channel, given)
+        entered = netns_fd, userns_fd
+        return own
+
+    def become() -> Becoming:
+        netns_fd, userns_fd = entered
+        refined = wanted._replace(netns_fd=netns_fd, userns_fd=userns_fd)
+        return Becoming(confine(refined, {*CHANNEL_FDS, *given}), become_gate, is_gate_only)
+
+    live(wanted.role, title, channel, arrange, become)
+
+
+class Becoming(NamedTuple):
+    """What a worker has become.
+
+    Attributes:
+        attestation: What the kernel says about it.
+        become_gate: What it does when it is told to be a gate.
+        is_gate_only: Whether it does nothing else.
+    """
+
+    attestation: Attestation
+    become_gate: service.BecomeGate | None
+    is_gate_only: bool
+
+
+def live(
+    role: str, title: str, channel: Channel, arrange: Callable[[], Channel], become: Callable[[], Becoming]
+) -> NoReturn:
+    """Be a worker, from the fork to the end; whoever made it learns from its first message whether it is one.
+
+    Args:
+        role: Its name.
+        title: What the process list shows behind it.
+        channel: Its end of the channel.
+        arrange: Puts the descriptors in order; says where the channel is then.
+        become: Confines the process.
+    """
     try:
         # The interpreter's own handlers are the parent's; a worker is ended by its parent or by the kernel.
         signal.signal(signal.SIGINT, signal.SIG_DFL)
-        set_title(f"cnisandbox: {wanted.role} {title}".rstrip())
+        set_title(f"cnisandbox: {role} {title}".rstrip())
         try:
-            with stage("fork", wanted.role):
+            with stage("fork", role):
                 # From here on, at every level; the change of uid clears it, and the stage "lifetime" sets it again.
                 prctl.set_pdeathsig(signal.SIGKILL)
-                channel, netns_fd, userns_fd = _arrange_descriptors(wanted, channel, given)
-            kept = {_REQUESTS_FD, _ANSWERS_FD, _NULL_FD, *given}
-            attestation = confine(wanted._replace(netns_fd=netns_fd, userns_fd=userns_fd), kept)
+                channel = arrange()
+            attestation, become_gate, is_gate_only = become()
         except CniError as error:
-            channel.send(service.describe_error(error))
-            os._exit(1)
+            _report(channel, error)
         except Exception as error:  # noqa: BLE001 - a defect of ours: said once, then the process ends
-            defect = PrivilegeNotDropped(f"confine {wanted.role}: {type(error).__name__}: {error}")
-            channel.send(service.describe_error(defect))
-            os._exit(1)
+            _report(channel, PrivilegeNotDropped(f"confine {role}: {type(error).__name__}: {error}"))
         service.send_attestation(channel, attestation)
-        is_delegate = wanted.role == DELEGATE_ROLE
+        is_delegate = role == DELEGATE_ROLE
         service.serve(channel, is_delegate=is_delegate, become_gate=become_gate, is_gate_only=is_gate_only)
     finally:
         # Reached only by an exception that is a defect of ours: the parent sees the channel end.
         os._exit(1)
 
 
-def _arrange_descriptors(
+def _report(channel: Channel, error: CniError) -> NoReturn:
+    channel.send(service.describe_error(error))
+    os._exit(1)
+
+
+def arrange_descriptors(
     wanted: Confinement, channel: Channel, given: Mapping[int, int]
 ) -> tuple[Channel, int | None, int | None]:
     """Put the channel and what was given at their numbers, and close everything else but what is still needed."""
@@ -343,7 +415,7 @@ def _arrange_descriptors(
     for source, number in ((requests, _REQUESTS_FD), (answers, _ANSWERS_FD), (null, _NULL_FD), *sources):
         os.dup2(source, number)
     tree_fds = {mount.tree_fd for mount in wanted.mounts if mount.tree_fd is not None}
-    kept = {_REQUESTS_FD, _ANSWERS_FD, _NULL_FD, *tree_fds, *given}
+    kept = {*CHANNEL_FDS, *tree_fds, *given}
     kept |= {fd for fd in (netns_fd, userns_fd) if fd is not None}
     if PROTECTIONS[wanted.level].binds_lifetime:
         limits.close_all_but(kept)

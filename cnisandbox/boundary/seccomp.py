@@ -12,6 +12,7 @@ Source: seccomp(2), seccomp_rule_add(3) of libseccomp 2.5.
 import _socket  # the C module: `socket` takes 3 ms to make its enums
 import fcntl
 import os
+from functools import cache
 
 from cnisandbox.boundary.syscalls import checked, ffi, lib
 from cnisandbox.hints import Any, NamedTuple
@@ -350,6 +351,7 @@ def _interpreter_filter() -> _Filter:
     return program
 
 
+@cache
 def worker_filter(netlink_protocols: tuple[int, ...], *, has_event_loop: bool = False) -> bytes:
     """Compile the filter of a worker: the interpreter, reading and writing sysctls, and netlink of some protocols.
 
@@ -377,6 +379,7 @@ def worker_filter(netlink_protocols: tuple[int, ...], *, has_event_loop: bool = 
     return program.export()
 
 
+@cache
 def engine_filter() -> bytes:
     """Compile the filter of the engine: the interpreter and the state directories; no socket of any kind."""
     program = _interpreter_filter()
@@ -386,6 +389,7 @@ def engine_filter() -> bytes:
     return program.export()
 
 
+@cache
 def delegate_filter() -> bytes:
     """Compile the filter of the delegate worker: what a program needs that reads and writes files; no socket."""
     program = _Filter()

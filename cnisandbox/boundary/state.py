@@ -64,9 +64,36 @@ def open_state_dirs(uid: int, gid: int) -> tuple[StateDir, ...]:
     Raises:
         IoFailure: a directory is missing or could be tampered with by somebody else than root.
     """
-    optional = [path for path in OPTIONAL_DIRECTORIES if os.path.isdir(path)]
     os.makedirs(DEFAULT_DIRECTORY, 0o755, exist_ok=True)
-    return _open_all((DEFAULT_DIRECTORY, *optional, *_configured()), uid, gid)
+    return _open_all(_default_paths(), uid, gid)
+
+
+def are_current(state_dirs: tuple[StateDir, ...], uid: int) -> bool:
+    """Say whether `open_state_dirs` would open the same directories now; they were opened ahead of a call.
+
+    Args:
+        state_dirs: What it returned.
+        uid: The service user's id.
+    """
+    if tuple(item.path for item in state_dirs) != tuple(dict.fromkeys(_default_paths())):
+        return False
+    for item in state_dirs:
+        then = os.fstat(item.fd)
+        try:
+            now = os.lstat(item.path)
+        except OSError:
+            return False
+        is_safe = now.st_uid == 0 and not now.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+        # One that is not idmapped, or was given away since, is looked through at every call: root may have added to it.
+        is_mapped = then.st_uid == uid
+        if (now.st_dev, now.st_ino) != (then.st_dev, then.st_ino) or not is_safe or not is_mapped:
+            return False
+    return True
+
+
+def _default_paths() -> tuple[str, ...]:
+    optional = [path for path in OPTIONAL_DIRECTORIES if os.path.isdir(path)]
+    return (DEFAULT_DIRECTORY, *optional, *_configured())
 
 
 def open_named_state_dirs(paths: tuple[str, ...], uid: int, gid: int) -> tuple[StateDir, ...]:

@@ -45,6 +45,7 @@ from cnisandbox.boundary.sandbox import (
 )
 from cnisandbox.boundary.state import open_state_dirs
 from cnisandbox.boundary.wire import Channel
+from cnisandbox.boundary.workers import Needs
 from cnisandbox.cli import execute
 from cnisandbox.cni.netconf import Attachment
 from cnisandbox.errors import BoundaryViolation, IsolationUnavailable
@@ -256,7 +257,7 @@ def _be_engine(level: Level, name: str, where: str, facts: Facts) -> NoReturn:
     variables = {**_variables(), "CNISANDBOX_LEVEL": level.value, "CNISANDBOX_ATTEST": ATTEST_FILE}
     needs = Bridge.needs._replace(gate=lambda *call: plugins._gate(Bridge.name, *call))
     if level is Level.ROOT:  # a plugin is what a reference plugin is: alone, and it opens directories by their paths
-        needs = entry.Needs()
+        needs = Needs()
     session = entry._prepare(Bridge.name, needs, read_environment(variables))
     verify(session.attestation, session.expectation, allows_degraded=True)
     for made in (session.host, session.container, session.delegate):

@@ -3,6 +3,7 @@
 import ast
 import inspect
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import cnisandbox
@@ -59,20 +60,44 @@ def test_the_stages_of_the_drop_are_those_that_the_documentation_lists() -> None
     assert documented_stages() == wanted
 
 
-def test_the_code_goes_through_the_stages_in_that_order() -> None:
-    """`confine` itself: the stages that it names, in the order of its lines, after the witness was called."""
-    tree = ast.parse(inspect.getsource(confinement.confine))
-    named = [
-        node.args[0].value
-        for node in ast.walk(tree)
+def named_stages(function: Callable[..., object]) -> list[str]:
+    """Name the stages of a function in the order of its lines."""
+    return [
+        str(node.args[0].value)
+        for node in ast.walk(ast.parse(inspect.getsource(function)))
         if isinstance(node, ast.Call)
         and isinstance(node.func, ast.Name)
         and node.func.id == "stage"
         and isinstance(node.args[0], ast.Constant)
     ]
+
+
+def called(function: Callable[..., object]) -> list[str]:
+    """Name the functions that a function calls, in the order of its lines."""
+    calls = [node for node in ast.walk(ast.parse(inspect.getsource(function))) if isinstance(node, ast.Call)]
+    calls.sort(key=lambda node: (node.lineno, node.col_offset))
+    return [node.func.attr if isinstance(node.func, ast.Attribute) else ast.unparse(node.func) for node in calls]
+
+
+def test_the_code_goes_through_the_stages_in_that_order() -> None:
+    """What can be made ahead, after the witness was called; then the rest, of which "namespaces" has the netns."""
     order = list(confinement.STAGES)
-    assert named[0] == "attest"
-    assert named[1:] == order[order.index("namespaces") :]
+    assert named_stages(confinement.prepare) == ["attest", "namespaces"]
+    assert named_stages(confinement.complete) == order[order.index("namespaces") :]
+    assert named_stages(confinement.confine) == []
+    assert ast.unparse(ast.parse(inspect.getsource(confinement.confine)).body[0]).endswith(
+        "return complete(wanted, kept, prepare(wanted))"
+    )
+
+
+def test_the_netns_is_entered_after_the_root_was_exchanged() -> None:
+    """As the stage says: each process has namespaces of its own and a view before it knows which netns is meant."""
+    ahead, rest = called(confinement.prepare), called(confinement.complete)
+    views = [index for index, name in enumerate(ahead) if "enter_empty_root" in name]
+    assert len(views) == 1
+    assert ahead.index("enter_own_namespaces") < views[0]
+    assert "enter_netns" not in ahead
+    assert rest.index("enter_mounts") < rest.index("enter_netns") < rest.index("join_userns")
 
 
 def test_every_stage_that_is_named_anywhere_is_on_the_list() -> None:

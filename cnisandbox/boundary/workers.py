@@ -1,0 +1,340 @@
+"""The workers of a call: which a plugin needs, and how they are made, now or ahead of the call.
+
+Privilege: everything; who asks is the entry, or what waits to become one.
+"""
+
+import os
+import signal
+from collections.abc import Callable
+
+from cnisandbox.boundary import limits, namespaces, seccomp
+from cnisandbox.boundary.ahead import ABSENT, Assignment, Waiting, fork_ahead
+from cnisandbox.boundary.confinement import Confinement, Ground, prepare, stage
+from cnisandbox.boundary.delegate import delegate_worker, rules_of_delegate
+from cnisandbox.boundary.environment import Environment
+from cnisandbox.boundary.levels import PROTECTIONS, Level
+from cnisandbox.boundary.sandbox import (
+    LOG_FD,
+    NETLINK_NETFILTER,
+    NETLINK_ROUTE,
+    ServiceUser,
+    Worker,
+    network_worker,
+    service_user,
+    spawn,
+)
+from cnisandbox.boundary.service import BecomeGate
+from cnisandbox.boundary.state import StateDir, are_current, open_state_dirs
+from cnisandbox.hints import NamedTuple
+
+# LIMIT: an answer may go to a file; state files are a few bytes.
+_ENGINE_FILE_BYTES = 16 << 20
+# LIMIT: more than the audit log ever is (cnisandbox/audit/log.py).
+_LOG_FILE_BYTES = 128 << 20
+
+
+class Log(NamedTuple):
+    """The audit log of gates.
+
+    Attributes:
+        fd: Its descriptor.
+        kind: What it is, in the words of whoever opened it.
+    """
+
+    fd: int
+    kind: str
+
+
+GateMaker = Callable[[str, Environment, "Log | None"], BecomeGate]
+
+
+class Needs(NamedTuple):
+    """Which helpers a plugin needs; those that it does not need are not made.
+
+    Attributes:
+        host: A worker in the host's netns.
+        container: A worker in the container's netns.
+        delegate: A worker that executes other plugins and reads files of the host.
+        state: State directories.
+        is_nft_user: Whether the host worker may speak to nf_tables.
+        gate: Makes what a network worker does when it becomes a gate: for its role, the call, and the audit log.
+        open_log: Opens the audit log that CNISANDBOX_LOG names.
+    """
+
+    host: bool = False
+    container: bool = False
+    delegate: bool = False
+    state: bool = False
+    is_nft_user: bool = False
+    gate: "GateMaker | None" = None
+    open_log: "Callable[[str], Log | None] | None" = None
+
+    @property
+    def host_protocols(self) -> tuple[int, ...]:
+        """What the host worker may speak."""
+        return (NETLINK_ROUTE, NETLINK_NETFILTER) if self.is_nft_user else (NETLINK_ROUTE,)
+
+
+class Ahead(NamedTuple):
+    """What was made before the call was known, for a call at hardened or mediated.
+
+    Attributes:
+        user: Whom everybody becomes.
+        own_namespaces: Inode numbers of the namespaces that this process was made in.
+        host, container, delegate: Workers that wait; None where there is none.
+        state_dirs: State directories, as they were.
+        ground: What the engine stands on.
+    """
+
+    user: ServiceUser
+    own_namespaces: dict[str, int]
+    host: Waiting | None
+    container: Waiting | None
+    delegate: Waiting | None
+    state_dirs: tuple[StateDir, ...]
+    ground: Ground
+
+
+class Workers(NamedTuple):
+    """The workers of a call; None where there is none."""
+
+    host: Worker | None = None
+    container: Worker | None = None
+    delegate: Worker | None = None
+
+    @property
+    def descriptors(self) -> set[int]:
+        """Our ends of their channels."""
+        return {fd for worker in self if worker is not None for fd in worker.descriptors}
+
+
+def engine_confinement(level: Level, user: ServiceUser) -> Confinement:
+    """Describe the engine; what Landlock lets it do is added when its state directories are known.
+
+    Args:
+        level: How much is taken away.
+        user: Whom it becomes.
+    """
+    return Confinement(
+        role="engine",
+        level=level,
+        uid=user.uid,
+        gid=user.gid,
+        capabilities=(),
+        netns_fd=None,
+        userns_fd=None,
+        mounts=(),
+        has_system_in_view=False,
+        rules=(),
+        filter_program=seccomp.engine_filter() if PROTECTIONS[level].has_seccomp else b"",
+        file_bytes=_ENGINE_FILE_BYTES,
+        processes=0,
+        address_space_bytes=limits.ADDRESS_SPACE_BYTES,
+        dies_with_parent=False,
+    )
+
+
+def make_ahead(needs: Needs) -> Ahead:
+    """Make everything that no call has an influence on, for one call.
+
+    Args:
+        needs: What the plugin needs.
+
+    Raises:
+        CniError: something cannot be made; a call should then be served without it, and say why if it fails as well.
+    """
+    user = service_user()
+    own_namespaces = namespaces.inodes()
+    pid_namespaces = namespaces.NewPidNamespaces()
+    container = host = delegate = None
+
+    def network(role: str, protocols: tuple[int, ...]) -> Waiting:
+        wanted = network_worker(role, Level.HARDENED, user, None, protocols)
+
+        def gate_of(environment: Environment, assignment: Assignment) -> BecomeGate | None:
+            log = Log(LOG_FD, assignment.log_kind) if assignment.log_fd != ABSENT else None
+            return needs.gate(role, environment, log) if needs.gate else None
+
+        return fork_ahead(wanted, own_namespaces, pid_namespaces, _with_log, gate_of)
+
+    if needs.delegate:
+        tree_fds = open_state_dirs(*user)
+        wanted = delegate_worker(Level.HARDENED, user, tree_fds, ())
+
+        def with_plugins(waiting: Confinement, environment: Environment, _: Assignment) -> Confinement:
+            return waiting._replace(rules=rules_of_delegate(tree_fds, environment.plugin_dirs))
+
+        delegate = fork_ahead(wanted, own_namespaces, pid_namespaces, with_plugins, lambda *_: None)
+        _close(tree_fds)
+    if needs.container:
+        container = network("container worker", (NETLINK_ROUTE,))
+    if needs.host:
+        host = network("host worker", needs.host_protocols)
+    pid_namespaces.close()
+    state_dirs = open_state_dirs(*user) if needs.state else ()
+    ground = prepare(engine_confinement(Level.HARDENED, user), comes_back=True)
+    return Ahead(user, own_namespaces, host, container, delegate, state_dirs, ground)
+
+
+def _with_log(waiting: Confinement, _environment: Environment, assignment: Assignment) -> Confinement:
+    return waiting if assignment.log_fd == ABSENT else waiting._replace(file_bytes=_LOG_FILE_BYTES)
+
+
+def begin_workers(
+    name: str,
+    environment: Environment,
+    netns: namespaces.Netns | None,
+    log: Log | None,
+    ahead: Ahead,
+) -> Workers:
+    """Tell the workers that wait what they are for; those that the call does not need end.
+
+    Args:
+        name: Of the plugin.
+        environment: The parameters of the call.
+        netns: The container's netns, if there is one.
+        log: The audit log of gates.
+        ahead: What was made.
+
+    Returns:
+        The workers; they have taken what they were given, so that it may be closed here.
+    """
+    shared = Assignment(
+        netns_fd=ABSENT,
+        userns_fd=ABSENT,
+        given_fd=ABSENT,
+        log_fd=ABSENT,
+        log_kind="",
+        is_gate_only=False,
+        title=f"[{name} {environment.ifname}]",
+        variables=dict(os.environ),
+    )
+    network = shared._replace(
+        log_fd=log.fd if log else ABSENT,
+        log_kind=log.kind if log else "",
+        is_gate_only=environment.level is Level.MEDIATED,
+    )
+    host = container = delegate = None
+    # ORDER: the one that takes longest to confine first.
+    if ahead.container is not None and netns is not None:
+        userns_fd = ABSENT if netns.userns_fd is None else netns.userns_fd
+        container = ahead.container.begin(environment, network._replace(netns_fd=netns.fd, userns_fd=userns_fd), netns)
+    elif ahead.container is not None:
+        _end(ahead.container)
+    if ahead.host is not None:
+        host = ahead.host.begin(environment, network._replace(given_fd=netns.fd if netns else ABSENT))
+    if ahead.delegate is not None and _is_delegate_current(ahead, environment):
+        delegate = ahead.delegate.begin(environment, shared)
+    elif ahead.delegate is not None:
+        _end(ahead.delegate)
+        pid_namespaces = namespaces.NewPidNamespaces()
+        delegate = _spawn_delegate(
+            Level.HARDENED, ahead.user, environment, ahead.own_namespaces, pid_namespaces, shared.title
+        )
+        pid_namespaces.close()
+    for waiting, worker in ((ahead.container, container), (ahead.host, host)):
+        if waiting is not None and worker is not None:
+            waiting.wait_until_taken()
+    return Workers(host, container, delegate)
+
+
+def _is_delegate_current(ahead: Ahead, environment: Environment) -> bool:
+    """Say whether what the delegate worker has in view is what is there now: state, and the directories of plugins."""
+    if ahead.delegate is None or not are_current(ahead.state_dirs, ahead.user.uid):
+        return False
+    for path in environment.plugin_dirs:
+        try:
+            then, now = os.stat(f"/proc/{ahead.delegate.pid}/root/{path}"), os.stat(path)
+        except OSError:
+            return False
+        if (then.st_dev, then.st_ino) != (now.st_dev, now.st_ino):
+            return False
+    return True
+
+
+def _end(waiting: Waiting) -> None:
+    os.kill(waiting.pid, signal.SIGKILL)
+
+
+def _close(state_dirs: tuple[StateDir, ...]) -> None:
+    for state_dir in state_dirs:
+        os.close(state_dir.fd)
+
+
+def fork_workers(
+    name: str,
+    needs: Needs,
+    environment: Environment,
+    user: ServiceUser,
+    netns: namespaces.Netns | None,
+    own_namespaces: dict[str, int],
+    log: Log | None,
+) -> Workers:
+    """Fork the workers that are needed; they confine themselves side by side.
+
+    Args:
+        name: Of the plugin.
+        needs: Which workers it needs.
+        environment: The parameters of the call.
+        user: Whom they become.
+        netns: The container's netns, if there is one.
+        own_namespaces: Inode numbers of our own namespaces.
+        log: The audit log of gates.
+    """
+    level, title = environment.level, f"[{name} {environment.ifname}]"
+    # At mediated they become gates, which are what a worker at hardened is.
+    is_gate_only = level is Level.MEDIATED
+    network_level = Level.HARDENED if is_gate_only else level
+    host = container = delegate = None
+    with stage("fork", "entry"):
+        pid_namespaces = namespaces.NewPidNamespaces()
+    # ORDER: the one that takes longest to confine first.
+    if needs.delegate:
+        delegate_level = Level.ROOT if level is Level.ROOT else Level.HARDENED
+        delegate = _spawn_delegate(delegate_level, user, environment, own_namespaces, pid_namespaces, title)
+    log_fd, file_bytes = (None, 0) if log is None else (log.fd, _LOG_FILE_BYTES)
+    if needs.container and netns is not None:
+        wanted = network_worker("container worker", network_level, user, netns, file_bytes=file_bytes)
+        container = spawn(
+            wanted,
+            own_namespaces,
+            None,
+            netns.inode,
+            pid_namespaces,
+            title,
+            needs.gate("container worker", environment, log) if needs.gate else None,
+            is_gate_only=is_gate_only,
+            log_fd=log_fd,
+        )
+    if needs.host:
+        wanted = network_worker("host worker", network_level, user, None, needs.host_protocols, file_bytes=file_bytes)
+        host = spawn(
+            wanted,
+            own_namespaces,
+            # The host worker has CAP_NET_ADMIN where all links of the host are; the container's netns is no more.
+            netns.fd if netns else None,
+            None,
+            pid_namespaces,
+            title,
+            needs.gate("host worker", environment, log) if needs.gate else None,
+            is_gate_only=is_gate_only,
+            log_fd=log_fd,
+        )
+    pid_namespaces.close()
+    return Workers(host, container, delegate)
+
+
+def _spawn_delegate(
+    level: Level,
+    user: ServiceUser,
+    environment: Environment,
+    own_namespaces: dict[str, int],
+    pid_namespaces: namespaces.NewPidNamespaces,
+    title: str,
+) -> Worker:
+    state_dirs = open_state_dirs(*user)
+    wanted = delegate_worker(level, user, state_dirs, environment.plugin_dirs)
+    try:
+        return spawn(wanted, own_namespaces, None, None, pid_namespaces, title)
+    finally:
+        _close(state_dirs)
