@@ -12,12 +12,10 @@ from cnisandbox.cni.result import Result, parse_result
 from cnisandbox.cni.value import Value
 from cnisandbox.errors import InvalidConfig, IoFailure, quoted
 from cnisandbox.hints import TYPE_CHECKING
+from cnisandbox.marks import plugin_at_end
 
 if TYPE_CHECKING:
     from cnisandbox.plugin import Call, Plugin
-
-# The line that `cnisandbox install` puts into what it installs; a plugin that has it is ours, whatever its name.
-_MARK = b"# cnisandbox plugin: "
 
 
 class Ipam:
@@ -88,7 +86,8 @@ class Ipam:
             raise RuntimeError("the plugin delegates without saying so in `needs`")
         directories = self._call.request.plugin_dirs
         found = self._worker.call(find_plugin, list(directories), name)
-        plugin = _marked_plugin(found.head) if found.path else name
+        # A launcher that `cnisandbox install` has made says whose it is, whatever its own name.
+        plugin = plugin_at_end(found.tail) if found.path else name
         for own in self._own:
             if own.name == plugin:
                 return _InProcess(own, self._call.for_delegate(own))
@@ -99,13 +98,6 @@ class Ipam:
                 "install it there, or add its directory to CNI_PATH",
             )
         return _Executable(name, found.path, self._worker, self._call)
-
-
-def _marked_plugin(head: bytes) -> str:
-    for line in head.split(b"\n"):
-        if line.startswith(_MARK):
-            return line[len(_MARK) :].decode("ascii", "replace").strip()
-    return ""
 
 
 class _InProcess:

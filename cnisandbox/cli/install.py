@@ -1,18 +1,25 @@
 """Put the plugins where a runtime looks.
 
-What is installed is a small script for each plugin that starts this installation; nothing is copied. Besides, it makes
-the service user `cnisandbox` and /etc/cnisandbox, if they are missing. A file that is in the way is left alone, unless
---force is given: then it is kept beside as NAME.cnisandbox-saved, and `cnisandbox uninstall` puts it back.
+What is installed is a small program for each plugin that starts this installation. Besides, it makes the service user
+`cnisandbox` and /etc/cnisandbox, if they are missing. A file that is in the way is left alone, unless --force is given:
+then it is kept beside as NAME.cnisandbox-saved, and `cnisandbox uninstall` puts it back. --systemd has calls served by
+a process that has everything loaded (`cnisandbox serve`), which systemd starts with the first of them.
 """
 
 import argparse
 import json
 import os
 
-from cnisandbox.cli import bytecode, host, launcher, output
+from cnisandbox.cli import bytecode, host, launcher, output, systemd
 from cnisandbox.errors import InvalidConfig, InvalidEnvironment, IoFailure, quoted, reason
 
-_STYLES = {"replaced": "yellow", "not compiled": "yellow", "not bundled": "yellow", "unchanged": "dim"}
+_STYLES = {
+    "replaced": "yellow",
+    "not compiled": "yellow",
+    "not bundled": "yellow",
+    "not started": "yellow",
+    "unchanged": "dim",
+}
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -23,6 +30,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--prefix", metavar="P", default="", help="begin each file name with this, beside other plugins"
     )
     parser.add_argument("--force", action="store_true", help="keep files aside that are in the way")
+    parser.add_argument(
+        "--systemd", action="store_true", help="have systemd start `cnisandbox serve` when it is needed"
+    )
     parser.add_argument(
         "--state-dir",
         metavar="DIR",
@@ -38,6 +48,8 @@ def run(arguments: argparse.Namespace) -> int:
     names = chosen_plugins(arguments.names)
     launcher.check_prefix(arguments.prefix)
     directory = os.path.realpath(arguments.bin_dir)
+    if arguments.systemd:
+        systemd.require_installable()
     changes = _make_directory(directory)
     launcher.require_safe_directory(directory)
     with launcher.opened(directory) as directory_fd:
@@ -46,11 +58,18 @@ def run(arguments: argparse.Namespace) -> int:
         changes += [host.ensure_service_user(), host.ensure_config_directory()]
         changes += host.add_state_dirs(arguments.state_dir)
         changes += [host.compile_package(), bytecode.write_bundles()]
-        changes += [launcher.install(directory_fd, arguments.prefix + name, name) for name in names]
+        launchers = [launcher.install(directory_fd, arguments.prefix + name, name) for name in names]
+    has_new_code = any(change.what != "unchanged" for change in launchers)
+    changes += launchers
+    # ORDER: after the launchers, which do not use a zygote of another build.
+    if arguments.systemd:
+        changes += systemd.install(is_update=has_new_code)
     rows = [(change.what, change.name, change.note) for change in changes]
     print(output.table(("what", "object", "note"), rows, [_STYLES.get(change.what, "green") for change in changes]))
     for path in host.writable_by_others():
         output.print_warning(f"others than root may change {path}, and what they put there runs as root")
+    if has_new_code and not arguments.systemd and systemd.is_installed():
+        output.print_warning(f"a zygote of another build serves no call of these: systemctl reload {systemd.SERVICE}")
     _print_hint(directory, arguments.prefix, names)
     return 0
 

@@ -1,14 +1,15 @@
-"""The small script that a runtime executes as a plugin: what stands in it, how it gets into a directory and out again.
+"""The small program that a runtime executes as a plugin: what stands in it, how it gets into a directory and out again.
 
-A launcher is a text file that starts the interpreter of this installation, isolated and without `site`, and hands over
-to the plugin. A comment in it says which plugin it is; by that comment, and by nothing else, a launcher is told from
-other people's files.
+A launcher is a copy of native/launcher.c with settings of its own: it hands the call to the zygote, or starts the
+interpreter of this installation, isolated and without `site`, with a few lines of Python that are among the settings.
+Its last line says which plugin it is; by that, and by nothing else, a launcher is told from other people's files.
 """
 
 import importlib
 import os
 import re
 import stat
+import struct
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -16,19 +17,21 @@ from pathlib import Path
 from typing import NamedTuple
 
 import cnisandbox
+from cnisandbox import marks
 from cnisandbox.errors import InvalidConfig, InvalidEnvironment, IoFailure, quoted, reason
+from cnisandbox.zygote import protocol
 
-MARK = "# cnisandbox plugin: "
 SAVED_SUFFIX = ".cnisandbox-saved"
 
 # LIMIT: BINPRM_BUF_SIZE is 256, and the line must end inside it (fs/binfmt_script.c, Linux 5.1 and later)
 _SHEBANG_BYTES = 255
-_MARK_WITHIN_BYTES = 4096
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
-_TEMPLATE = """\
-#!{interpreter} -IS
-{mark}{plugin}
-# Made by `cnisandbox install`; `cnisandbox uninstall` takes it away.
+# As native/launcher.c has it: mark, plugin, build id, socket, interpreter, script.
+_SETTINGS = struct.Struct("=32s64s32s104s512s4096s")
+_SETTINGS_MARK = b"cnisandbox launcher settings:"
+# LIMIT: more than a launcher has.
+_MAX_BYTES = 16 << 20
+_SCRIPT = """\
 import gc
 import sys
 from _frozen_importlib_external import SourceFileLoader
@@ -42,6 +45,20 @@ from cnisandbox.plugins.{module} import main
 
 main()
 """
+
+
+class Settings(NamedTuple):
+    """What a launcher was given when it was installed.
+
+    Attributes:
+        plugin: Which plugin it is.
+        build_id: Of the code that it was made for; a zygote of another build does not serve it.
+        socket: Where it looks for the zygote.
+    """
+
+    plugin: str
+    build_id: bytes
+    socket: str
 
 
 class Change(NamedTuple):
@@ -93,23 +110,64 @@ def script_interpreter(name: str) -> str:
     return interpreter
 
 
+def script(plugin: str) -> str:
+    """Write what a launcher has the interpreter execute."""
+    return _SCRIPT.format(
+        directories=import_directories(),
+        loader=str(package_directory() / "bundle.py"),
+        bundle=bundle_path(plugin),
+        module=plugin.replace("-", "_"),
+    )
+
+
 def render(plugin: str) -> bytes:
     """Write a launcher.
 
     Raises:
-        InvalidEnvironment: The kernel could not start this installation's interpreter from a script's first line.
+        InvalidEnvironment: The program was not built, or the paths of this installation are too long for it.
     """
-    module = plugin.replace("-", "_")
-    text = _TEMPLATE.format(
-        interpreter=script_interpreter(plugin),
-        mark=MARK,
-        plugin=plugin,
-        directories=import_directories(),
-        loader=str(package_directory() / "bundle.py"),
-        bundle=bundle_path(plugin),
-        module=module,
-    )
-    return text.encode("utf-8", "surrogateescape")
+    # TRUST: root executes it, from whatever directory the runtime stands in.
+    if not os.path.isabs(sys.executable):
+        raise InvalidEnvironment(
+            f"write launcher {quoted(plugin)}: {quoted(sys.executable)} is no absolute path of an interpreter",
+            "start cnisandbox by its full path",
+        )
+    program_path = package_directory() / "launcher"
+    try:
+        program = program_path.read_bytes()
+    except OSError as error:
+        raise InvalidEnvironment(
+            f"write launcher {quoted(plugin)}: {program_path}: {reason(error)}",
+            "run `make setup` again, which builds it",
+        ) from error
+    texts = [
+        text.encode("utf-8", "surrogateescape")
+        for text in (plugin, protocol.socket_path(plugin), sys.executable, script(plugin))
+    ]
+    for text, space in zip(texts, (64, 104, 512, 4096), strict=True):
+        if len(text) >= space or b"\0" in text:
+            raise InvalidEnvironment(
+                f"write launcher {quoted(plugin)}: {quoted(os.fsdecode(text)[:80])} does not fit into {space} bytes",
+                "install cnisandbox under a shorter path",
+            )
+    name, socket, interpreter, code = texts
+    build_id = protocol.build_id(str(package_directory()))
+    settings = _SETTINGS.pack(_SETTINGS_MARK, name, build_id, socket, interpreter, code)
+    start = program.index(_SETTINGS_MARK)
+    return program[:start] + settings + program[start + len(settings) :] + b"\n" + marks.PLUGIN + name + b"\n"
+
+
+def settings_of(directory_fd: int, name: str) -> Settings | None:
+    """Read the settings of a launcher; None for a file that has none."""
+    if plugin_of(directory_fd, name) is None:
+        return None
+    with open(os.open(name, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=directory_fd), "rb") as file:
+        program = file.read(_MAX_BYTES)
+    start = program.find(_SETTINGS_MARK)
+    if start < 0 or len(program) < start + _SETTINGS.size:
+        return None
+    _, plugin, build_id, socket, _, _ = _SETTINGS.unpack_from(program, start)
+    return Settings(os.fsdecode(plugin.rstrip(b"\0")), build_id, os.fsdecode(socket.rstrip(b"\0")))
 
 
 def check_prefix(prefix: str) -> None:
@@ -166,13 +224,9 @@ def plugin_of(directory_fd: int, name: str) -> str | None:
     except OSError:
         return None
     try:
-        head = os.read(fd, _MARK_WITHIN_BYTES) if stat.S_ISREG(os.fstat(fd).st_mode) else b""
+        return (marks.Ends(fd).plugin or None) if stat.S_ISREG(os.fstat(fd).st_mode) else None
     finally:
         os.close(fd)
-    lines = head.split(b"\n")
-    if not head.startswith(b"#!") or len(lines) < 2 or not lines[1].startswith(MARK.encode()):
-        return None
-    return lines[1].removeprefix(MARK.encode()).decode(errors="replace")
 
 
 def require_installable(directory_fd: int, name: str, *, force: bool) -> None:
@@ -214,7 +268,7 @@ def install(directory_fd: int, name: str, plugin: str) -> Change:
         plugin: The plugin that it starts.
 
     Raises:
-        InvalidEnvironment: This installation's interpreter cannot be started by a script.
+        InvalidEnvironment: This installation cannot be started by a launcher.
 
     Order: `require_installable` has been asked.
     """

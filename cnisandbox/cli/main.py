@@ -30,6 +30,7 @@ COMMANDS = (
     Command("log", "cnisandbox.cli.log", "show what confined plugins have asked of the kernel"),
     Command("net", "cnisandbox.cli.net", "attach containers to networks and detach them, as a runtime does"),
     Command("install", "cnisandbox.cli.install", "put the plugins where a runtime looks"),
+    Command("serve", "cnisandbox.cli.serve", "keep a process that serves the plugins' calls faster"),
     Command("uninstall", "cnisandbox.cli.uninstall", "take them away, and put back what was there before"),
     Command("profile", "cnisandbox.cli.profile", "show and check what plugins may have and do"),
     Command("learn", "cnisandbox.cli.learn", "write the profile of a plugin from what it does"),

@@ -14,6 +14,7 @@ Privilege: everything the runtime has. What it reads is the caller's environment
 import os
 import sys
 
+from cnisandbox import marks
 from cnisandbox.errors import (
     CniError,
     InvalidConfig,
@@ -25,15 +26,11 @@ from cnisandbox.errors import (
 )
 from cnisandbox.hints import NamedTuple, NoReturn
 
-MARK = b"# cnisandbox shim: "
-# A launcher of a plugin of ours (cnisandbox/cli/launcher.py).
-LAUNCHER_MARK = b"# cnisandbox plugin: "
 # Beside the shims: one file system, so that a rename moves; no runtime looks into it, for a plugin's name has no slash.
 ORIGINALS = ".cnisandbox"
 
 # The level at which nothing is taken away.
 _ROOT = "root"
-_HEAD_BYTES = 4096
 # LIMIT: links that lead from one to the next, as in the kernel.
 _MAX_LINKS = 40
 
@@ -147,25 +144,23 @@ def fail(error: CniError) -> NoReturn:
     sys.exit(1)
 
 
-def head_of(path: str) -> bytes:
-    """The second line of a script, by which shims and launchers are known; empty for anything else."""
+def _ends_of(path: str) -> marks.Ends | None:
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError:
-        return b""
+        return None
     try:
-        head = os.read(fd, _HEAD_BYTES)
+        return marks.Ends(fd)
     except OSError:
-        return b""
+        return None
     finally:
         os.close(fd)
-    lines = head.split(b"\n", 2)
-    return lines[1] if head.startswith(b"#!") and len(lines) == 3 else b""
 
 
 def is_shim(path: str) -> bool:
     """Say whether a file is a shim."""
-    return head_of(path).startswith(MARK)
+    ends = _ends_of(path)
+    return ends is not None and ends.is_shim
 
 
 def original_of(directory: str, name: str) -> str:
@@ -194,12 +189,12 @@ def program_of(path: str) -> str:
     for _ in range(_MAX_LINKS):
         path = place_of(path)
         directory, name = os.path.split(path)
-        head = head_of(path)
-        if head.startswith(LAUNCHER_MARK):
+        ends = _ends_of(path)
+        if ends is not None and ends.plugin:
             raise InvalidConfig(
                 f"run {quoted(path)}: it is a plugin of cnisandbox, which confines itself", "execute it as it is"
             )
-        found = original_of(directory, name) if head.startswith(MARK) else path
+        found = original_of(directory, name) if ends is not None and ends.is_shim else path
         if not os.path.lexists(found) and found != path:
             raise IoFailure(
                 f"run {quoted(path)}: the plugin behind this shim is gone ({found})",

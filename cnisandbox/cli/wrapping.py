@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
 
+from cnisandbox import marks
 from cnisandbox.cli import bytecode, launcher, shim
 from cnisandbox.cli.launcher import Change
 from cnisandbox.errors import InvalidConfig, InvalidEnvironment, TryAgain, quoted
@@ -338,7 +339,7 @@ def render(directory: str, name: str, how: How) -> bytes:
     advice = f"install cnisandbox again; or put the plugins back: mv {directory}/{shim.ORIGINALS}/* {directory}/"
     text = _TEMPLATE.format(
         interpreter=launcher.script_interpreter(name),
-        mark=shim.MARK.decode(),
+        mark=marks.SHIM.decode(),
         name=name,
         original=original,
         directory=directory,

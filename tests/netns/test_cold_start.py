@@ -30,7 +30,8 @@ class Started(NamedTuple):
     """A call, as far as the first fork.
 
     Attributes:
-        opened: Paths, in order, from the launcher's own on.
+        opened: Paths, in order, from the first on that is not the interpreter's own: a shim, which is a script, or what
+            a launcher, which is a program, has the interpreter open.
         document: What was written to standard output in the end.
     """
 
@@ -72,7 +73,8 @@ def start(
     calls, stdout = trace(world, [launcher], environment, json.dumps(netconf).encode())
     before_fork = takewhile(lambda call: call.name not in FORKS, calls)
     opened = [call.text.split('"')[1] for call in before_fork if call.name == "openat"]
-    return Started(opened[opened.index(launcher) :], json.loads(stdout or "null"))
+    own = next(index for index, path in enumerate(opened) if path.startswith(f"{place}/"))
+    return Started(opened[own:], json.loads(stdout or "null"))
 
 
 def add(world: World, place: Path) -> Started:

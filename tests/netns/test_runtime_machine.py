@@ -36,7 +36,10 @@ def contents(directory: Path) -> dict[str, tuple[bytes, int, int]]:
 def test_debians_plugins_come_back_byte_for_byte(world: World, bin_dir: Path) -> None:
     before = contents(bin_dir)
     cnisandbox(world, "install", "--bin-dir", "/run/bin", "--force")
-    assert (bin_dir / "host-local").read_text().startswith(f"#!{sys.executable} -IS\n# cnisandbox plugin: host-local\n")
+    installed = (bin_dir / "host-local").read_bytes()
+    assert installed.startswith(b"\x7fELF")
+    assert f"\0{sys.executable}\0".encode() in installed
+    assert installed.endswith(b"\n# cnisandbox plugin: host-local\n")
     cnisandbox(world, "install", "--bin-dir", "/run/bin", "--force")
     cnisandbox(world, "uninstall", "--bin-dir", "/run/bin")
     assert contents(bin_dir) == before

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TypeGuard
 
 import pytest
 
@@ -23,6 +24,7 @@ ALLOWED_IN_BOUNDARY = {
     "enum",
     "errno",
     "fcntl",
+    "functools",  # a filter is compiled once, whoever forks; `enum` has loaded it
     "gc",
     "os",
     "pwd",  # the service user
@@ -66,10 +68,30 @@ ALLOWED_IN_RUNNER = {
     "stat",
     "time",
 }
+# The zygote: everything that the runtime has, from its start to the drop of each of its children.
+ALLOWED_IN_ZYGOTE = {
+    "_socket",  # where launchers connect
+    "array",  # descriptors that they pass on
+    "collections.abc",
+    "contextlib",
+    "fcntl",
+    "gc",
+    "hashlib",  # the build id
+    "importlib",  # the plugins, by the names of the sockets: before the first connection
+    "os",
+    "prctl",
+    "select",
+    "signal",
+    "struct",
+    "sys",
+    "time",
+}
 PARTS_OF_THE_PACKAGE = {
     "monitor": {"audit", "boundary", "errors", "hints", "monitor", "netlink", "nft", "policy", "sysctl"},
     "runner": {"audit", "boundary", "cni", "errors", "hints", "monitor", "netlink", "policy", "profile", "runner"},
+    "zygote": {"boundary", "errors", "hints", "plugin", "zygote"},
 }
+LISTS = [("monitor", ALLOWED_IN_MONITOR), ("runner", ALLOWED_IN_RUNNER), ("zygote", ALLOWED_IN_ZYGOTE)]
 
 # What a plugin never loads: parsers and starters that an attacker would love, and what costs milliseconds.
 FORBIDDEN_IN_PLUGINS = {
@@ -137,8 +159,8 @@ def test_the_list_of_the_boundary_has_nothing_that_is_not_used() -> None:
     assert ALLOWED_IN_BOUNDARY - used == set()
 
 
-@pytest.mark.parametrize(("folder", "allowed"), [("monitor", ALLOWED_IN_MONITOR), ("runner", ALLOWED_IN_RUNNER)])
-def test_monitor_and_runner_import_what_is_on_their_lists_and_all_of_it(folder: str, allowed: set[str]) -> None:
+@pytest.mark.parametrize(("folder", "allowed"), LISTS)
+def test_monitor_runner_and_zygote_import_what_is_on_their_lists_and_all_of_it(folder: str, allowed: set[str]) -> None:
     used = {name for path in (PACKAGE / folder).glob("*.py") for name in imported(path)}
     parts = {name.split(".")[1] for name in used if name.startswith("cnisandbox.")}
     assert {name for name in used if not name.startswith("cnisandbox")} == allowed
@@ -154,6 +176,17 @@ def test_the_boundary_imports_nothing_late_and_runs_no_text(path: Path) -> None:
             assert node in top_level, f"{path.name}:{node.lineno}: import in a function"
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
             assert node.func.id not in FORBIDDEN_CALLS, f"{path.name}:{node.lineno}: {node.func.id}()"
+
+
+def test_sockets_of_the_zygote_are_of_one_kind() -> None:
+    """Local ones: a launcher cannot be somewhere else, and no netns is reached through them."""
+    families = {
+        node.attr
+        for path in (PACKAGE / "zygote").glob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Attribute) and node.attr.startswith("AF_")
+    }
+    assert families == {"AF_UNIX"}
 
 
 def test_the_errors_import_nothing_but_os() -> None:
@@ -175,6 +208,39 @@ def test_a_plugin_loads_nothing_that_it_should_not_have(plugin: str) -> None:
     loaded = loaded_with(module)
     assert module in loaded
     assert {name for name in FORBIDDEN_IN_PLUGINS if name in loaded} == set()
+
+
+def test_a_zygote_loads_every_plugin_and_nothing_that_it_should_not_have() -> None:
+    plugins = [f"cnisandbox.plugins.{plugin.replace('-', '_')}" for plugin in plugin_names()]
+    loaded = loaded_with(", ".join(["cnisandbox.zygote.server", "cnisandbox.engine", *plugins]))
+    assert loaded >= {*plugins, "cnisandbox.zygote.slot"}
+    assert {name for name in FORBIDDEN_IN_PLUGINS if name in loaded} == set()
+
+
+def test_a_zygote_imports_by_name_only_before_it_serves() -> None:
+    """`import_module` stands in what `main` calls before a socket is listened at, and takes a name of ours."""
+    tree = ast.parse((PACKAGE / "zygote" / "server.py").read_text())
+    users = {
+        function.name: [ast.unparse(node.args[0]) for node in ast.walk(function) if is_call_of(node, "import_module")]
+        for function in ast.walk(tree)
+        if isinstance(function, ast.FunctionDef)
+    }
+    assert {name: arguments for name, arguments in users.items() if arguments}.keys() == {"_plugin"}
+    assert all(argument.lstrip("f")[1:].startswith("cnisandbox.") for argument in users["_plugin"])
+
+
+def is_call_of(node: ast.AST, name: str) -> TypeGuard[ast.Call]:
+    return isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == name
+
+
+@pytest.mark.parametrize("path", sorted((PACKAGE / "zygote").glob("*.py")), ids=lambda path: path.name)
+def test_the_zygote_imports_nothing_late_and_runs_no_text(path: Path) -> None:
+    tree = ast.parse(path.read_text())
+    for node in ast.walk(tree):
+        assert not isinstance(node, ast.Import | ast.ImportFrom) or node in tree.body, f"{path.name}:{node.lineno}"
+        # a file: of the package, for the build id
+        for name in FORBIDDEN_CALLS - ({"open"} if path.name == "protocol.py" else set()):
+            assert not is_call_of(node, name), f"{path.name}: {name}()"
 
 
 def test_a_shim_loads_nothing_that_it_should_not_have() -> None:
@@ -222,8 +288,8 @@ def test_netlink_sockets_are_made_in_their_two_modules_only() -> None:
 def test_sockets_are_made_nowhere_else_on_the_way_of_a_plugin() -> None:
     for path in PACKAGE.rglob("*.py"):
         folder = path.relative_to(PACKAGE).parts[0]
-        # of audit it is journald's
-        if folder in ("netlink", "nft", "cli", "runtime", "monitor", "runner", "audit", "laboratory"):
+        # of audit it is journald's, of the zygote the launchers'
+        if folder in ("netlink", "nft", "cli", "runtime", "monitor", "runner", "audit", "laboratory", "zygote"):
             continue
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):

@@ -11,6 +11,7 @@ import pytest
 
 from cnisandbox.cli import launcher
 from cnisandbox.errors import InvalidConfig, InvalidEnvironment, IoFailure
+from cnisandbox.zygote import protocol
 
 FOREIGN = b"\x7fELF somebody else's plugin"
 SAVED = "bridge" + launcher.SAVED_SUFFIX
@@ -48,37 +49,118 @@ def test_plugins_are_the_files_of_the_package() -> None:
     assert not any(name.startswith("_") for name in names)
 
 
-class TestContent:
-    def test_it_is_a_script_for_this_interpreter_isolated_and_without_site(self) -> None:
-        assert launcher.render("bridge").split(b"\n")[:2] == [
-            f"#!{sys.executable} -IS".encode(),
-            b"# cnisandbox plugin: bridge",
-        ]
+def started(path: Path, environment: dict[str, str], *arguments: str, cwd: Path | None = None) -> str:
+    path.chmod(0o755)
+    done = subprocess.run(
+        [path, *arguments], check=True, capture_output=True, text=True, cwd=cwd, env=environment, timeout=30
+    )
+    return done.stdout
 
-    def test_it_finds_the_package_and_its_extensions_and_nothing_of_the_environment(self, tmp_path: Path) -> None:
-        text = launcher.render("bridge").decode()
+
+class TestContent:
+    def test_it_is_a_program_that_starts_this_interpreter_isolated_and_without_site(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        shown = "import sys; print(sys.executable, sys.flags.isolated, sys.flags.no_site, *sys.argv)"
+        monkeypatch.setattr(launcher, "script", lambda _plugin: shown)
+        path = tmp_path / "bridge"
+        path.write_bytes(launcher.render("bridge"))
+        assert path.read_bytes().startswith(b"\x7fELF")
+        assert path.read_bytes().endswith(b"\n# cnisandbox plugin: bridge\n")
+        assert started(path, {}, "a", "b c") == f"{sys.executable} 1 1 -c a b c\n"
+
+    def test_it_finds_the_package_and_its_extensions_and_nothing_of_the_environment(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        text = launcher.script("bridge")
         text = text.replace("from cnisandbox.plugins.bridge import main", "import _cffi_backend, prctl, cnisandbox")
         text = text.replace("\nmain()", "\nprint(sys.path, sys.flags.isolated, sys.flags.no_site)")
+        monkeypatch.setattr(launcher, "script", lambda _plugin: text)
         path = tmp_path / "bridge"
-        path.write_text(text)
-        path.chmod(0o755)
+        path.write_bytes(launcher.render("bridge"))
         (tmp_path / "prctl.py").write_text("raise SystemExit('imported from the working directory')")
-        done = subprocess.run(
-            [path], check=True, capture_output=True, text=True, cwd=tmp_path, env={"PYTHONPATH": str(tmp_path)}
-        )
-        assert done.stdout.endswith("1 1\n")
-        assert str(tmp_path) not in done.stdout
+        shown = started(path, {"PYTHONPATH": str(tmp_path)}, cwd=tmp_path)
+        assert shown.endswith("1 1\n")
+        assert str(tmp_path) not in shown
 
     def test_the_standard_library_comes_before_the_packages_directory(self) -> None:
         assert b"\nsys.path += [" in launcher.render("bridge")
 
+    def test_it_gets_the_environment_of_its_caller(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(launcher, "script", lambda _plugin: "import os; print(sorted(os.environ.items()))")
+        path = tmp_path / "bridge"
+        path.write_bytes(launcher.render("bridge"))
+        given = {"CNI_COMMAND": "ADD", "CNISANDBOX_COLD": "1", "LC_ALL": "C"}
+        assert started(path, given) == f"{sorted(given.items())}\n"
+
+    def test_settings_are_those_of_this_build(self, directory_fd: int, directory: Path) -> None:
+        install(directory_fd)
+        build_id = protocol.build_id(str(launcher.package_directory()))
+        expected = launcher.Settings("bridge", build_id, "/run/cnisandbox/zygote/bridge")
+        assert launcher.settings_of(directory_fd, "bridge") == expected
+        foreign(directory)
+        assert launcher.settings_of(directory_fd, "bridge") is None
+
+    def test_build_is_the_same_by_every_name_of_the_interpreter_and_another_in_another_environment(
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        ids = []
+        for name in ("first/python", "first/python3", "second/python"):
+            (tmp_path / name).parent.mkdir(exist_ok=True)
+            (tmp_path / name).symlink_to("/usr/bin/python3")
+            monkeypatch.setattr(sys, "executable", str(tmp_path / name))
+            ids.append(protocol.build_id(str(tmp_path)))
+        assert ids[0] == ids[1] != ids[2]
+
+    def test_build_is_another_when_any_file_of_code_is(self, tmp_path: Path) -> None:
+        (tmp_path / "part").mkdir()
+        before = {protocol.build_id(str(tmp_path))}
+        for name, text in (("a.py", "1"), ("a.py", "2"), ("part/b.so", "1"), ("part/c.py", "1")):
+            (tmp_path / name).write_text(text)
+            assert protocol.build_id(str(tmp_path)) not in before
+            before.add(protocol.build_id(str(tmp_path)))
+        (tmp_path / "note.txt").write_text("1")
+        assert protocol.build_id(str(tmp_path)) in before
+
+    @pytest.mark.parametrize("interpreter", ["python3", "", "./python3", "/" + "x" * 511, "/opt/a\0b/python"])
+    def test_interpreter_that_no_launcher_can_start_is_refused(
+        self, monkeypatch: pytest.MonkeyPatch, interpreter: str
+    ) -> None:
+        monkeypatch.setattr(sys, "executable", interpreter)
+        with pytest.raises(InvalidEnvironment, match=r"no absolute path of an interpreter|does not fit into 512 bytes"):
+            launcher.render("bridge")
+
+    @pytest.mark.parametrize("length", [0, 511])
+    def test_interpreter_is_started_whatever_its_path_up_to_the_longest(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, length: int
+    ) -> None:
+        parent = tmp_path / "a b"
+        while len(str(parent / "echo")) < length:
+            parent /= "d" * min(200, length - len(str(parent)) - len("//echo"))
+        parent.mkdir(parents=True)
+        (parent / "echo").symlink_to("/bin/echo")
+        assert len(str(parent / "echo")) == length or not length
+        monkeypatch.setattr(sys, "executable", str(parent / "echo"))
+        monkeypatch.setattr(launcher, "script", lambda _plugin: "the script")
+        path = tmp_path / "bridge"
+        path.write_bytes(launcher.render("bridge"))
+        assert started(path, {}, "an argument") == "-IS -c the script an argument\n"
+
+    def test_program_that_was_not_built_is_told(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        monkeypatch.setattr(launcher, "package_directory", lambda: tmp_path)
+        with pytest.raises(InvalidEnvironment, match=r"write launcher 'bridge': .*launcher: no such file") as caught:
+            launcher.render("bridge")
+        assert "make setup" in caught.value.details
+
+
+class TestScriptInterpreter:
     @pytest.mark.parametrize("interpreter", ["/opt/a b/python", "python3", "/" + "x" * 250, "", "/opt/a\nb/python"])
     def test_interpreter_that_no_script_can_start_is_refused(
         self, monkeypatch: pytest.MonkeyPatch, interpreter: str
     ) -> None:
         monkeypatch.setattr(sys, "executable", interpreter)
         with pytest.raises(InvalidEnvironment, match="cannot stand in the first line of a script"):
-            launcher.render("bridge")
+            launcher.script_interpreter("bridge")
 
     def test_longest_interpreter_that_is_accepted_is_started_by_the_kernel(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -93,9 +175,8 @@ class TestContent:
         interpreter.symlink_to("/bin/echo")
         monkeypatch.setattr(sys, "executable", str(interpreter))
         path = tmp_path / "bridge"
-        path.write_bytes(launcher.render("bridge"))
-        path.chmod(0o755)
-        assert subprocess.run([path], check=True, capture_output=True).stdout == f"-IS {path}\n".encode()
+        path.write_text(f"#!{launcher.script_interpreter('bridge')} -IS\n")
+        assert started(path, {}) == f"-IS {path}\n"
 
 
 class TestInstall:
@@ -124,12 +205,20 @@ class TestInstall:
         install(directory_fd)
         path = directory / "bridge"
         if spoil == "content":
-            path.write_bytes(path.read_bytes() + b"# older\n")
+            build_id = protocol.build_id(str(launcher.package_directory()))
+            path.write_bytes(path.read_bytes().replace(build_id, b"x" * len(build_id)))
         else:
             path.chmod(0o700)
         assert install(directory_fd).what == "updated"
         assert path.read_bytes() == launcher.render("bridge")
         assert stat.S_IMODE(path.stat().st_mode) == 0o755
+
+    def test_launcher_that_is_a_script_is_updated(self, directory: Path, directory_fd: int) -> None:
+        path = foreign(directory, b"#!/opt/python -IS\n# cnisandbox plugin: bridge\nimport sys\n")
+        assert launcher.plugin_of(directory_fd, "bridge") == "bridge"
+        assert install(directory_fd).what == "updated"
+        assert path.read_bytes() == launcher.render("bridge")
+        assert os.listdir(directory) == ["bridge"]
 
     def test_foreign_file_is_not_touched(self, directory: Path, directory_fd: int) -> None:
         path = foreign(directory)
@@ -271,6 +360,9 @@ class TestUninstall:
         foreign(directory)
         (directory / "note").write_text("# cnisandbox plugin: bridge\n")
         (directory / "script").write_text("#!/bin/sh\n# a comment\n# cnisandbox plugin: bridge\n")
+        (directory / "program").write_bytes(b"\x7fELF\n# cnisandbox plugin: bridge\nand more")
+        (directory / "unfinished").write_bytes(b"\x7fELF\n# cnisandbox plugin: bridge")
+        (directory / "empty").touch()
         (directory / "link").symlink_to("safe-bridge")
         os.mkfifo(directory / "fifo")
         assert launcher.launchers(directory_fd) == ["safe-bridge"]

@@ -2,7 +2,7 @@
 
 import os
 
-from cnisandbox.cli import shim, wrapping
+from cnisandbox.cli import launcher, shim, wrapping
 from cnisandbox.cli.probes import DEGRADED, MISSING, OK, Probe, Seen
 from cnisandbox.cli.wrapping import INTERRUPTED, LOST, OVERWRITTEN, REMOVED, WRAPPED, Wrapped
 from cnisandbox.errors import CniError
@@ -22,11 +22,20 @@ def probes(directories: list[str], chosen: list[str]) -> tuple[Probe, ...]:
 
     Args:
         directories: Those that are looked at if something is wrapped in them.
-        chosen: Those that are looked at in any case.
+        chosen: Those that are looked at in any case, unless it is plugins of ours that they have.
     """
     wanted = [path for path in directories if os.path.isdir(f"{path}/{shim.ORIGINALS}")]
-    unique = dict.fromkeys(os.path.realpath(path) for path in (*wanted, *chosen))
+    wanted += [path for path in chosen if os.path.isdir(f"{path}/{shim.ORIGINALS}") or not _has_launchers(path)]
+    unique = dict.fromkeys(os.path.realpath(path) for path in wanted)
     return tuple(_probe(path) for path in unique)
+
+
+def _has_launchers(path: str) -> bool:
+    try:
+        with launcher.opened(path) as directory_fd:
+            return bool(launcher.launchers(directory_fd))
+    except CniError:
+        return False
 
 
 def _probe(path: str) -> Probe:

@@ -1,0 +1,93 @@
+"""Keep a process with everything imported, which serves the calls of our own plugins: the warm path.
+
+Launchers that `cnisandbox install` has put into a plugin directory find it by themselves, and start the interpreter
+when it is not there. With systemd, `cnisandbox install --systemd` has it started by the first call. SIGTERM lets calls
+under way finish and ends; SIGHUP does the same and starts anew, after an upgrade.
+"""
+
+import _socket
+import argparse
+import os
+import sys
+
+from cnisandbox.cli import launcher
+from cnisandbox.cli.install import require_root
+from cnisandbox.errors import InvalidConfig, InvalidEnvironment, IoFailure, quoted, reason
+from cnisandbox.zygote import protocol
+
+_FIRST_INHERITED_FD = 3
+_BACKLOG = 256
+# Without what a plugin never loads: this interpreter's modules are those of every call that it serves.
+_SCRIPT = """\
+import sys
+
+sys.path += {directories!r}
+from cnisandbox.zygote.server import main
+
+main()
+"""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments."""
+    parser.add_argument("--pool", metavar="N", type=int, default=0, help="slots that wait, for each plugin")
+    parser.add_argument("--idle-exit", metavar="S", type=int, default=0, help="end after S seconds without a call")
+    parser.add_argument("--directory", metavar="DIR", default=protocol.DIRECTORY, help="where the sockets are")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Open the sockets, and become the zygote."""
+    require_root("serve")
+    if arguments.pool < 0 or arguments.idle_exit < 0:
+        raise InvalidConfig("serve: --pool and --idle-exit are numbers above 0")
+    listeners = _inherited() or _made(arguments.directory)
+    script = _SCRIPT.format(directories=launcher.import_directories())
+    sockets = [f"{name}={fd}" for name, fd in listeners.items()]
+    settings = [f"{arguments.pool}", f"{arguments.idle_exit}", str(launcher.package_directory()), *sockets]
+    again = [sys.executable, "-I", "-m", "cnisandbox.cli.main", *sys.argv[1:]]
+    for fd in listeners.values():
+        os.set_inheritable(fd, True)
+    os.execv(sys.executable, [sys.executable, "-IS", "-c", script, *settings, "--", *again])  # noqa: S606 - no shell
+    return 1
+
+
+def _made(directory: str) -> dict[str, int]:
+    try:
+        os.makedirs(os.path.dirname(directory), 0o755, exist_ok=True)
+        os.makedirs(directory, 0o700, exist_ok=True)
+        os.chmod(directory, 0o700)
+    except OSError as error:
+        raise IoFailure(f"make directory {quoted(directory)}: {reason(error)}") from error
+    launcher.require_safe_directory(directory)
+    return {name: _listen(protocol.socket_path(name, directory)) for name in launcher.plugin_names()}
+
+
+def _listen(path: str) -> int:
+    listener = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
+    try:
+        if os.path.lexists(path):
+            os.unlink(path)
+        listener.bind(path)
+        os.chmod(path, 0o600)
+        listener.listen(_BACKLOG)
+    except OSError as error:
+        raise IoFailure(f"listen at {quoted(path)}: {reason(error)}") from error
+    return listener.detach()
+
+
+def _inherited() -> dict[str, int]:
+    """Take over the sockets that systemd, or the zygote before us, has opened; each is named by its path."""
+    if os.environ.pop("LISTEN_PID", "") != str(os.getpid()):
+        return {}
+    count = int(os.environ.pop("LISTEN_FDS", "0"))
+    found = {}
+    for fd in range(_FIRST_INHERITED_FD, _FIRST_INHERITED_FD + count):
+        listener = _socket.socket(fileno=fd)
+        name = os.path.basename(str(listener.getsockname()))
+        found[name] = listener.detach()
+    unknown = set(found) - set(launcher.plugin_names())
+    if unknown:
+        raise InvalidEnvironment(
+            f"serve: {', '.join(sorted(unknown))}: there is no such plugin", "mend the socket unit"
+        )
+    return found

@@ -1,0 +1,323 @@
+"""The zygote's parent: keeps slots ready, ends those whose launcher has gone, says how they ended.
+
+    idle      forked, waits for a connection                  one control message ──▶ busy
+    busy      serves a call; the server has a copy of its connection
+                the launcher has gone (the connection ends)   killed
+                it takes too long                             killed
+                it ends                                       the wait status goes to the launcher, who needs it
+                                                              when the engine has not written its own
+
+Privilege: everything the runtime has. It reads nothing of any request: a launcher's bytes reach a slot only.
+"""
+
+import _socket
+import array
+import fcntl
+import gc
+import os
+import select
+import signal
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from importlib import import_module
+
+from cnisandbox.boundary import seccomp
+from cnisandbox.boundary.sandbox import NETLINK_NETFILTER, NETLINK_ROUTE
+from cnisandbox.boundary.title import set_title
+from cnisandbox.hints import NamedTuple, NoReturn
+from cnisandbox.plugin import Plugin
+from cnisandbox.zygote import protocol, slot
+from cnisandbox.zygote.slot import Ends
+
+# LIMIT: seconds of a call; a runtime gives up after minutes at the latest.
+_CALL_S = 300.0
+# LIMIT: calls under way at a time; more wait, or start an interpreter.
+_BUSY = 256
+# LIMIT: seconds to wait after a slot that could not be made, before the next one.
+_RECOVERY_S = 1.0
+# LIMIT: seconds for calls under way when the zygote ends.
+_DRAIN_S = 30.0
+
+
+# How many slots wait, unless told otherwise; one takes about 5 MiB.
+_SLOTS = {"bridge": 4, "loopback": 2}
+
+
+class Busy(NamedTuple):
+    """A slot that serves a call.
+
+    Attributes:
+        connection: The launcher's other end.
+        deadline: When it is killed.
+    """
+
+    connection: _socket.socket
+    deadline: float
+
+
+class Pool:
+    """The slots of one plugin.
+
+    Args:
+        plugin: Whose calls they serve.
+        listener: Where launchers connect.
+        size: How many wait.
+    """
+
+    def __init__(self, plugin: type[Plugin], listener: _socket.socket, size: int) -> None:
+        self.plugin = plugin
+        self.listener = listener
+        self.size = size
+        self.idle: set[int] = set()
+
+
+class Server:
+    """The zygote.
+
+    Args:
+        pools: What it serves.
+        build_id: What is loaded.
+        warn: Says something to a person.
+    """
+
+    def __init__(self, pools: list[Pool], build_id: bytes, warn: Callable[[str], None]) -> None:
+        self._pools = pools
+        self._build_id = build_id
+        self._warn = warn
+        self._busy: dict[int, Busy] = {}
+        self._told, self._control = _control_pair()
+        self._wake_fd, self._alarm_fd = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        self._asked: set[int] = set()
+        self._not_before = 0.0
+        self.last_call = time.monotonic()
+
+    def run(self, idle_exit_s: float | None = None) -> int:
+        """Serve until a signal says otherwise.
+
+        Args:
+            idle_exit_s: End after so many seconds without a call.
+
+        Returns:
+            The signal that ended it: SIGTERM or SIGINT to end, SIGHUP to start anew; 0 when it was idle for too long.
+        """
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, lambda which, _frame: self._asked.add(which))
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.set_wakeup_fd(self._alarm_fd, warn_on_full_buffer=False)
+        gc.collect()
+        gc.freeze()
+        gc.disable()
+        while not self._asked:
+            self._fill()
+            self._wait(self._timeout(idle_exit_s))
+            is_idle = not self._busy and idle_exit_s is not None
+            if is_idle and time.monotonic() - self.last_call > (idle_exit_s or 0):
+                break
+        self._drain()
+        return max(self._asked, default=0)
+
+    def _timeout(self, idle_exit_s: float | None) -> float:
+        now = time.monotonic()
+        ends = [busy.deadline for busy in self._busy.values()]
+        if idle_exit_s is not None:
+            ends.append(self.last_call + idle_exit_s)
+        if any(len(pool.idle) < pool.size for pool in self._pools) and len(self._busy) < _BUSY:
+            ends.append(self._not_before)
+        return max(0.0, min(ends, default=now + 3600.0) - now) + 0.001
+
+    def _fill(self) -> None:
+        """Make slots until each pool is full; those that wait are not counted among calls under way."""
+        if time.monotonic() < self._not_before:
+            return
+        for pool in self._pools:
+            while len(pool.idle) < pool.size and len(self._busy) < _BUSY:
+                pool.idle.add(self._fork(pool))
+
+    def _fork(self, pool: Pool) -> int:
+        # A signal between the fork and its new disposition would be handled by our code in the child.
+        blocked = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD}
+        signal.pthread_sigmask(signal.SIG_BLOCK, blocked)
+        zygote = os.getpid()
+        pid = os.fork()
+        if pid == 0:
+            try:
+                signal.set_wakeup_fd(-1)
+                set_title(f"cnisandbox: slot [{pool.plugin.name}]")
+                ends = Ends(pool.listener, self._control, self._build_id, zygote)
+                slot.close_all_but(ends)
+                slot.serve(pool.plugin, ends, lambda: slot.make(pool.plugin))
+            finally:
+                os._exit(3)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, blocked)
+        return pid
+
+    def _wait(self, timeout_s: float) -> None:
+        poll = select.poll()
+        poll.register(self._wake_fd, select.POLLIN)
+        poll.register(self._told.fileno(), select.POLLIN)
+        gone = {busy.connection.fileno(): pid for pid, busy in self._busy.items()}
+        for fd in gone:
+            poll.register(fd, 0)  # only its end
+        events = poll.poll(timeout_s * 1000)
+        with suppress(BlockingIOError):
+            while os.read(self._wake_fd, 512):
+                pass
+        self._hear()
+        self._reap()
+        now = time.monotonic()
+        late = {pid for pid, busy in self._busy.items() if busy.deadline < now}
+        for pid in late:
+            self._warn(f"call served by process {pid}: longer than {_CALL_S:.0f} s; it is killed")
+        for pid in late | {gone[fd] for fd, _ in events if fd in gone}:
+            if pid in self._busy:
+                os.kill(pid, signal.SIGKILL)
+
+    def _hear(self) -> None:
+        """Note which slots have taken a call."""
+        space = _socket.CMSG_SPACE(4)
+        while True:
+            try:
+                data, ancillary, _, _ = self._told.recvmsg(protocol.STATUS.size, space, _socket.MSG_CMSG_CLOEXEC)
+            except BlockingIOError:
+                return
+            (pid,) = protocol.STATUS.unpack(data)
+            fds = array.array("i")
+            for _, _, content in ancillary:
+                fds.frombytes(content)
+            for pool in self._pools:
+                pool.idle.discard(pid)
+            self.last_call = time.monotonic()
+            if fds:
+                self._busy[pid] = Busy(_socket.socket(fileno=fds[0]), self.last_call + _CALL_S)
+            else:
+                self._warn(f"call served by process {pid}: it is not watched, no descriptor is left; raise LimitNOFILE")
+
+    def _reap(self) -> None:
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            self._hear()  # what it has said before it ended
+            self._bury(pid, status)
+
+    def _bury(self, pid: int, status: int) -> None:
+        busy = self._busy.pop(pid, None)
+        if busy is not None:
+            with suppress(OSError):  # the launcher has gone, or knows already
+                busy.connection.send(protocol.STATUS.pack(status), _socket.MSG_NOSIGNAL | _socket.MSG_DONTWAIT)
+            busy.connection.close()
+            return
+        for pool in self._pools:
+            if pid in pool.idle:
+                pool.idle.discard(pid)
+                self._not_before = time.monotonic() + _RECOVERY_S
+                if pool.size:
+                    self._warn(f"slot for {pool.plugin.name}: ended with status {os.waitstatus_to_exitcode(status)}")
+
+    def _dismiss(self) -> None:
+        """End the slots that wait, and make no others."""
+        waiting = {pid for pool in self._pools for pid in pool.idle}
+        for pool in self._pools:
+            pool.size = 0
+        # ORDER: stopped, then heard, then killed: a slot tells us that it takes a call before it tells the launcher, so
+        # no launcher relies on whom we kill.
+        for pid in waiting:
+            os.kill(pid, signal.SIGSTOP)
+            _, status = os.waitpid(pid, os.WUNTRACED)
+            if not os.WIFSTOPPED(status):
+                self._hear()
+                self._bury(pid, status)
+        self._hear()
+        for pid in waiting & self._busy.keys():
+            os.kill(pid, signal.SIGCONT)
+        for pool in self._pools:
+            for pid in pool.idle:
+                os.kill(pid, signal.SIGKILL)
+
+    def _drain(self) -> None:
+        """End: no slot takes another call; those under way go on, for a time."""
+        self._dismiss()
+        deadline = time.monotonic() + _DRAIN_S
+        while True:
+            self._wait(0.05)
+            if not self._busy and not any(pool.idle for pool in self._pools):
+                break
+            if time.monotonic() > deadline:
+                for pid in self._busy:
+                    os.kill(pid, signal.SIGKILL)
+        self._told.close()
+        self._control.close()
+
+
+def _control_pair() -> tuple[_socket.socket, _socket.socket]:
+    told, control = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
+    told.setblocking(False)
+    return told, control
+
+
+def main() -> NoReturn:
+    """Be the zygote.
+
+    Arguments, from `cnisandbox serve`: slots of each pool, or 0; seconds after which to end when idle, or 0; directory
+    of the package; PLUGIN=DESCRIPTOR for each listening socket; after "--" the command that starts a zygote anew.
+    """
+    split = sys.argv.index("--")
+    pool, idle_exit, package, *sockets = sys.argv[1:split]
+    again = sys.argv[split + 1 :]
+    # ORDER: before the environment changes, on which setting the title depends.
+    set_title("cnisandbox: zygote")
+    os.umask(0o022)
+    _compile_filters()
+    pools = []
+    for word in sockets:
+        name, _, fd = word.partition("=")
+        pools.append(Pool(_plugin(name), _listener(int(fd)), int(pool) or _SLOTS.get(name, 1)))
+    server = Server(pools, protocol.build_id(package), _warn)
+    ended_by = server.run(float(idle_exit) or None)
+    if ended_by == signal.SIGHUP:
+        _start_anew(again, [pool.listener.detach() for pool in pools])
+    os._exit(0)
+
+
+def _plugin(name: str) -> type[Plugin]:
+    module = import_module(f"cnisandbox.plugins.{name.replace('-', '_')}")
+    import_module("cnisandbox.engine")
+    found = [value for value in vars(module).values() if isinstance(value, type) and issubclass(value, Plugin)]
+    return next(value for value in found if value.__module__ == module.__name__)
+
+
+def _listener(fd: int) -> _socket.socket:
+    listener = _socket.socket(fileno=fd)
+    os.set_inheritable(fd, False)
+    listener.setsockopt(_socket.SOL_SOCKET, _socket.SO_PASSCRED, 1)
+    return listener
+
+
+def _compile_filters() -> None:
+    """Do once what every child would do."""
+    seccomp.engine_filter()
+    seccomp.delegate_filter()
+    for protocols in ((NETLINK_ROUTE,), (NETLINK_ROUTE, NETLINK_NETFILTER)):
+        seccomp.worker_filter(protocols)
+
+
+def _start_anew(command: list[str], fds: list[int]) -> None:
+    """Become a new zygote, of the code that is installed now; launchers that connect meanwhile wait."""
+    # Who asks again while that goes on has been heard already; the new one has a handler of its own.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    # ORDER: copies above the numbers that they get, so that none is overwritten.
+    lifted = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 64) for fd in fds]
+    for number, fd in enumerate(lifted, start=3):
+        os.dup2(fd, number, inheritable=True)
+    os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS=str(len(fds)))
+    os.execv(command[0], command)  # noqa: S606 - no shell is wanted
+
+
+def _warn(text: str) -> None:
+    with suppress(OSError):  # whoever has read it has gone
+        os.write(2, f"cnisandbox: {text}\n".encode("utf-8", "replace"))

@@ -1,0 +1,244 @@
+/* What `cnisandbox install` puts into a plugin directory: hands the call to the zygote (cnisandbox/zygote), or starts the
+ * interpreter itself when there is none that fits.
+ *
+ *   launcher                                   zygote's child
+ *     connect            ──────────────────▶   accept; who is it?
+ *                        ◀── hello ─────────   build id, nonce
+ *     request            ──────────────────▶   nonce, environment; descriptors 0, 1, 2 and a pipe's end; credentials
+ *                        ◀── 'T' ───────────   taken: from here on the call is served there, and only there
+ *     exit               ◀── pipe: status ──   from the engine, when it is done
+ *                        ◀── wait status ───   from the zygote, when the engine has ended without saying so
+ *
+ * Until 'T' came nothing has happened, and the launcher may turn to the interpreter; shutdown() makes sure that 'T' does
+ * not come after that. A connection that ends tells the zygote to end the engine, so no signal has to be passed on.
+ *
+ * Privilege: the runtime's. Of what a zygote says, nothing is used but a number of fixed size. */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/time.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define PROTOCOL "cnisandbox zygote 1"
+#define BUILD_ID_BYTES 32
+#define NONCE_BYTES 16
+/* LIMIT: of the environment; the kernel's own limit is higher, and what is longer is served without a zygote. */
+#define MAX_ENVIRONMENT (128 << 10)
+/* LIMIT: milliseconds that a zygote which does not answer, or whose pool is empty, may cost. */
+#define PATIENCE_MS 300
+/* LIMIT: milliseconds for the zygote to say how an engine has ended. */
+#define OBITUARY_MS 2000
+
+/* `cnisandbox install` writes over this, in a copy of the file; it finds it by `mark` (cnisandbox/cli/launcher.py). */
+static const volatile struct {
+	char mark[32];
+	char plugin[64];
+	unsigned char build_id[BUILD_ID_BYTES];
+	char socket[104];
+	char interpreter[512];
+	char script[4096];
+} config __attribute__((used, section(".data.cnisandbox"))) = { .mark = "cnisandbox launcher settings:" };
+
+struct hello {
+	char protocol[20];
+	unsigned char build_id[BUILD_ID_BYTES];
+	unsigned char nonce[NONCE_BYTES];
+} __attribute__((packed));
+
+struct request {
+	char protocol[20];
+	unsigned char nonce[NONCE_BYTES];
+	uint32_t environment_bytes;
+} __attribute__((packed));
+
+static const char LOST[] = "{\"cniVersion\": \"1.1.0\", \"code\": 104, \"msg\": \"serve call: the zygote has ended, and "
+			   "the plugin with it\", \"details\": \"systemctl status cnisandbox\"}\n";
+
+static void start_interpreter(int argc, char **argv, char **envp)
+{
+	char *arguments[argc + 5];
+	int count = 0;
+
+	/* Not argv[0], in the neighbourhood of which the interpreter would look for its library, or in PATH. */
+	arguments[count++] = (char *)config.interpreter;
+	arguments[count++] = (char *)"-IS";
+	arguments[count++] = (char *)"-c";
+	arguments[count++] = (char *)config.script;
+	for (int index = 1; index < argc; index++)
+		arguments[count++] = argv[index];
+	arguments[count] = NULL;
+	execve((const char *)config.interpreter, arguments, envp);
+	_exit(127);
+}
+
+static int begins_with(const char *text, const char *beginning)
+{
+	return strncmp(text, beginning, strlen(beginning)) == 0;
+}
+
+/* A person who starts a plugin by hand, and whoever asks for it, gets the interpreter. */
+static int wants_zygote(int argc, char **envp)
+{
+	int is_call = 0;
+
+	for (; *envp; envp++) {
+		if (begins_with(*envp, "CNISANDBOX_COLD="))
+			return 0;
+		if (begins_with(*envp, "CNI_COMMAND=") && (*envp)[sizeof "CNI_COMMAND=" - 1])
+			is_call = 1;
+	}
+	return is_call && argc == 1;
+}
+
+/* Strings of the environment, each with its terminating zero; 0 when they do not fit. */
+static uint32_t flatten(char **envp, char *buffer)
+{
+	uint32_t used = 0;
+
+	for (; *envp; envp++) {
+		size_t length = strlen(*envp) + 1;
+		if (length > MAX_ENVIRONMENT - used)
+			return 0;
+		memcpy(buffer + used, *envp, length);
+		used += (uint32_t)length;
+	}
+	return used;
+}
+
+static int connect_to_zygote(void)
+{
+	const struct timeval patience = { .tv_usec = PATIENCE_MS * 1000 };
+	struct sockaddr_un address = { .sun_family = AF_UNIX };
+	int fd;
+
+	if (!config.socket[0])
+		return -1;
+	memcpy(address.sun_path, (const char *)config.socket, sizeof config.socket);
+	fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+	if (fd < 0)
+		return -1;
+	if (setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience) == 0 &&
+	    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience) == 0 &&
+	    connect(fd, (const struct sockaddr *)&address, sizeof address) == 0)
+		return fd;
+	close(fd);
+	return -1;
+}
+
+static int send_request(int fd, const struct hello *hello, char **envp, int status_fd)
+{
+	static char environment[MAX_ENVIRONMENT];
+	struct request request = { .protocol = PROTOCOL };
+	int descriptors[] = { 0, 1, 2, status_fd };
+	struct ucred credentials = { .pid = getpid(), .uid = getuid(), .gid = getgid() };
+	union {
+		char bytes[CMSG_SPACE(sizeof descriptors) + CMSG_SPACE(sizeof credentials)];
+		struct cmsghdr aligned;
+	} control = { .bytes = { 0 } };
+	struct iovec parts[] = { { &request, sizeof request }, { environment, 0 } };
+	struct msghdr message = { .msg_iov = parts, .msg_iovlen = 2, .msg_control = &control,
+				  .msg_controllen = sizeof control };
+	struct cmsghdr *header = CMSG_FIRSTHDR(&message);
+
+	memcpy(request.nonce, hello->nonce, sizeof request.nonce);
+	request.environment_bytes = flatten(envp, environment);
+	parts[1].iov_len = request.environment_bytes;
+	header->cmsg_level = SOL_SOCKET;
+	header->cmsg_type = SCM_RIGHTS;
+	header->cmsg_len = CMSG_LEN(sizeof descriptors);
+	memcpy(CMSG_DATA(header), descriptors, sizeof descriptors);
+	header = CMSG_NXTHDR(&message, header);
+	header->cmsg_level = SOL_SOCKET;
+	header->cmsg_type = SCM_CREDENTIALS;
+	header->cmsg_len = CMSG_LEN(sizeof credentials);
+	memcpy(CMSG_DATA(header), &credentials, sizeof credentials);
+	return request.environment_bytes > 0 && sendmsg(fd, &message, MSG_NOSIGNAL) > 0;
+}
+
+/* Whether the call was taken. When it was not, it never will be. */
+static int is_taken(int fd)
+{
+	char word = 0;
+
+	if (recv(fd, &word, 1, 0) == 1)
+		return word == 'T';
+	/* Too late: close this direction, and look once more for what has come before that. */
+	shutdown(fd, SHUT_RD);
+	return recv(fd, &word, 1, MSG_DONTWAIT) == 1 && word == 'T';
+}
+
+static void end_as(int wait_status)
+{
+	if (WIFSIGNALED(wait_status)) {
+		signal(WTERMSIG(wait_status), SIG_DFL);
+		kill(getpid(), WTERMSIG(wait_status));
+	}
+	_exit(WIFEXITED(wait_status) ? WEXITSTATUS(wait_status) : 1);
+}
+
+/* Wait for the end of a call that was taken. */
+static void follow(int fd, int status_fd)
+{
+	struct pollfd waited = { .fd = status_fd, .events = POLLIN };
+	unsigned char status;
+	int32_t wait_status;
+	ssize_t count;
+
+	do {
+		poll(&waited, 1, -1);
+		count = read(status_fd, &status, 1);
+		if (count == 1)
+			_exit(status);
+	} while (count < 0 && errno == EINTR);
+	waited = (struct pollfd){ .fd = fd, .events = POLLIN };
+	if (poll(&waited, 1, OBITUARY_MS) == 1 &&
+	    recv(fd, &wait_status, sizeof wait_status, MSG_DONTWAIT) == sizeof wait_status)
+		end_as(wait_status);
+	count = write(1, LOST, sizeof LOST - 1);
+	_exit(1);
+}
+
+/* Returns when the zygote is none that fits, or does not take the call. */
+static void try_zygote(char **envp)
+{
+	struct hello hello;
+	int ends[2], fd = connect_to_zygote();
+
+	if (fd < 0)
+		return;
+	if (recv(fd, &hello, sizeof hello, 0) == sizeof hello &&
+	    memcmp(hello.protocol, PROTOCOL, sizeof PROTOCOL) == 0 &&
+	    memcmp(hello.build_id, (const void *)config.build_id, BUILD_ID_BYTES) == 0 && pipe2(ends, O_CLOEXEC) == 0) {
+		if (send_request(fd, &hello, envp, ends[1]) && is_taken(fd)) {
+			close(ends[1]);
+			follow(fd, ends[0]);
+		}
+		close(ends[0]);
+		close(ends[1]);
+	}
+	close(fd);
+}
+
+/* What is closed of the three is /dev/null, as in the entry (cnisandbox/boundary/entry.py). */
+static void fill_standard_descriptors(void)
+{
+	for (int fd = 0; fd < 3; fd++)
+		if (fcntl(fd, F_GETFD) < 0)
+			open("/dev/null", fd == 2 ? O_WRONLY : O_RDONLY);
+}
+
+int main(int argc, char **argv, char **envp)
+{
+	fill_standard_descriptors();
+	if (wants_zygote(argc, envp))
+		try_zygote(envp);
+	start_interpreter(argc, argv, envp);
+}
