@@ -1,7 +1,8 @@
 """Say what this machine can do, feature by feature, and what to do about the rest.
 
-Each feature is tried, in a child or a namespace that is thrown away. Directories whose plugins are wrapped are looked
-at, too. Status 0: everything that level hardened needs is there. 1: something is missing.
+Each feature is tried, in a child or a namespace that is thrown away. Directories of plugins are looked at, too: whether
+those that were wrapped still are, and whether a zygote answers for those of ours. Status 0: everything that level
+hardened needs is there. 1: something is missing.
 """
 
 import argparse
@@ -11,7 +12,20 @@ from shutil import get_terminal_size
 
 from cnisandbox.cli import output
 from cnisandbox.cli.install import require_root
-from cnisandbox.cli.probes import DEGRADED, MISSING, OK, Probe, Seen, kernel, machine, network, runner, words, wrapped
+from cnisandbox.cli.probes import (
+    DEGRADED,
+    MISSING,
+    OK,
+    Probe,
+    Seen,
+    kernel,
+    machine,
+    network,
+    runner,
+    words,
+    wrapped,
+    zygote,
+)
 
 _GROUPS = (
     ("isolation", kernel.PROBES),
@@ -29,14 +43,19 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
     parser.add_argument("--json", action="store_true", help="print for programs")
     parser.add_argument(
-        "--bin-dir", metavar="DIR", action="append", default=[], help="look at the wrapped plugins there; repeatable"
+        "--bin-dir", metavar="DIR", action="append", default=[], help="look at the plugins there, too; repeatable"
     )
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Probe everything and report."""
     require_root("doctor")
-    groups = [*_GROUPS, ("wrapped", wrapped.probes(list(machine.plugin_dirs()), arguments.bin_dir))]
+    directories = list(machine.plugin_dirs())
+    groups = [
+        *_GROUPS,
+        ("warm", zygote.probes(directories, arguments.bin_dir)),
+        ("wrapped", wrapped.probes(directories, arguments.bin_dir)),
+    ]
     findings = _examine([(name, probes) for name, probes in groups if probes])
     lacking = [probe.feature for _, probe, seen in findings if probe.is_required and seen.state == MISSING]
     besides = [probe.feature for _, probe, seen in findings if probe.is_for_mediated and seen.state == MISSING]

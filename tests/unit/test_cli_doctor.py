@@ -2,15 +2,18 @@
 
 import json
 import os
+import socket
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from cnisandbox.cli import doctor, install, wrapping
+from cnisandbox.cli import doctor, install, launcher, wrapping
 from cnisandbox.cli.main import main
-from cnisandbox.cli.probes import DEGRADED, MISSING, OK, Probe, Seen, attempt, machine, runner
+from cnisandbox.cli.probes import DEGRADED, MISSING, OK, Probe, Seen, attempt, machine, runner, zygote
 from cnisandbox.cli.wrapping import How
+from cnisandbox.zygote import protocol
 
 
 def probe(state: str, *, is_required: bool = False, is_for_mediated: bool = False, feature: str = "thing") -> Probe:
@@ -233,6 +236,140 @@ class TestWrapped:
         row = self.row(monkeypatch, capsys, place)
         assert row[0] == state
         assert words in row[2]
+
+
+class Zygote:
+    """Listens where a launcher looks, and says what a zygote, or something else, would.
+
+    Args:
+        path: Of its socket.
+        hello: What it says to each that connects; None: nothing, and the connection stays open.
+    """
+
+    def __init__(self, path: Path, hello: bytes | None) -> None:
+        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._listener.bind(str(path))
+        self._listener.listen()
+        self._hello = hello
+        self._thread = threading.Thread(target=self._serve)
+        self._thread.start()
+
+    def _serve(self) -> None:
+        connection, _ = self._listener.accept()
+        with connection:
+            if self._hello:
+                connection.send(self._hello)
+            if self._hello is None:
+                connection.recv(1)  # until the other has gone
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *_: object) -> None:
+        self._thread.join()
+        self._listener.close()
+
+
+class TestWarm:
+    BUILD_ID = protocol.build_id(str(launcher.package_directory()))
+
+    @pytest.fixture
+    def place(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+        """A directory with a launcher of ours, which looks for a zygote at tmp_path/bridge."""
+        place = tmp_path / "bin"
+        place.mkdir(mode=0o755)
+        monkeypatch.setattr(protocol, "socket_path", lambda plugin: f"{tmp_path}/{plugin}")
+        self.install(place)
+        return place
+
+    @staticmethod
+    def install(place: Path) -> None:
+        with launcher.opened(str(place)) as fd:
+            launcher.install(fd, "safe-bridge", "bridge")
+
+    @staticmethod
+    def hello(build_id: bytes, spoken: bytes = protocol.PROTOCOL) -> bytes:
+        return protocol.HELLO.pack(spoken, build_id, bytes(protocol.NONCE_BYTES))
+
+    @staticmethod
+    def row(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], place: Path) -> tuple[str, str]:
+        monkeypatch.setattr(doctor, "_GROUPS", (("group", (probe(OK),)),))
+        monkeypatch.setattr(machine, "plugin_dirs", tuple)
+        assert main(["doctor", "--json", "--bin-dir", str(place)]) == 0
+        features = json.loads(capsys.readouterr().out)["features"]
+        (found,) = [feature for feature in features if feature["group"] != "group"]
+        assert (found["group"], found["feature"]) == ("warm", f"{place}, warm")
+        assert f"cnisandbox install --bin-dir {place} --systemd" in found["remedy"] or found["state"] == OK
+        return found["state"], found["detail"]
+
+    def test_zygote_of_the_same_build_is_well(
+        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], place: Path
+    ) -> None:
+        with Zygote(place.parent / "bridge", self.hello(self.BUILD_ID)):
+            seen = self.row(monkeypatch, capsys, place)
+        assert seen == (OK, "a zygote of the same build answers for safe-bridge")
+
+    def test_no_zygote_is_told(
+        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], place: Path
+    ) -> None:
+        seen = self.row(monkeypatch, capsys, place)
+        assert seen == (DEGRADED, "no zygote; each call starts an interpreter: safe-bridge")
+
+    @pytest.mark.parametrize(
+        ("hello", "words"),
+        [
+            (b"h", "something else than a zygote answers: safe-bridge"),
+            (b"", "something else than a zygote answers: safe-bridge"),
+            (None, "a zygote does not answer, and every call waits for it first: safe-bridge"),
+        ],
+    )
+    def test_what_is_no_zygote_is_told(
+        self,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+        place: Path,
+        hello: bytes | None,
+        words: str,
+    ) -> None:
+        monkeypatch.setattr(zygote, "_TIMEOUT_S", 0.2)
+        with Zygote(place.parent / "bridge", hello):
+            seen = self.row(monkeypatch, capsys, place)
+        assert seen == (DEGRADED, words)
+
+    def test_other_protocol_is_told(
+        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], place: Path
+    ) -> None:
+        other = b"x" * len(protocol.PROTOCOL)
+        with Zygote(place.parent / "bridge", self.hello(self.BUILD_ID, other)):
+            seen = self.row(monkeypatch, capsys, place)
+        assert seen == (DEGRADED, "something else than a zygote answers: safe-bridge")
+
+    def test_zygote_of_another_build_is_told(
+        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], place: Path
+    ) -> None:
+        with Zygote(place.parent / "bridge", self.hello(bytes(32))):
+            seen = self.row(monkeypatch, capsys, place)
+        assert seen == (
+            DEGRADED,
+            "a zygote of another build answers, which serves no call of these: safe-bridge",
+        )
+
+    def test_launcher_of_another_build_is_told_even_if_its_zygote_answers(
+        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], place: Path
+    ) -> None:
+        (place / "safe-bridge").unlink()
+        with monkeypatch.context() as older:
+            older.setattr(protocol, "build_id", lambda _package: b"o" * 32)
+            self.install(place)
+        with Zygote(place.parent / "bridge", self.hello(b"o" * 32)):
+            seen = self.row(monkeypatch, capsys, place)
+        assert seen == (DEGRADED, "installed with another build than this: safe-bridge")
+
+    def test_directory_without_launchers_is_not_told_of(self, tmp_path: Path) -> None:
+        assert zygote.probes([str(tmp_path), "/nonexistent"], [str(tmp_path)]) == ()
+
+    def test_directory_that_is_named_twice_is_told_of_once(self, place: Path) -> None:
+        assert len(zygote.probes([str(place)], [f"{place}/."])) == 1
 
 
 def write_anew(path: Path) -> None:
