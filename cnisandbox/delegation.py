@@ -5,6 +5,8 @@ Privilege: none, here and there.
 Source: CNI specification 1.1.0, section 4, "Plugin Delegation".
 """
 
+import os
+
 from cnisandbox.boundary.delegate import Finished, find_plugin, is_plugin_name, run_plugin
 from cnisandbox.boundary.sandbox import Worker
 from cnisandbox.cni.output import error_from
@@ -146,7 +148,8 @@ class _Executable:
             DelegateFailed: it reported an error, which is passed on as it is.
             IoFailure: it failed without saying why.
         """
-        finished = self._worker.call(run_plugin, self._path, verb, self._call.request.netconf.raw)
+        variables = {**os.environ, "CNI_COMMAND": verb}
+        finished = self._worker.call(run_plugin, self._path, variables, self._call.request.netconf.raw)
         for line in finished.stderr.decode("utf-8", "replace").splitlines():
             self._call.warn(f"{self._name}: {line}")
         if finished.status == 0:

@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/vfs.h>
@@ -78,6 +79,11 @@ int native_set_securebits(unsigned long bits)
 int native_close_range(unsigned int first, unsigned int last, unsigned int flags)
 {
 	return (int)checked(syscall(SYS_close_range, first, last, flags));
+}
+
+int native_madvise(uint64_t address, uint64_t bytes, int advice)
+{
+	return (int)checked(madvise((void *)(uintptr_t)address, bytes, advice));
 }
 
 int native_pidfd_open(int pid)

@@ -6,6 +6,7 @@ int native_ns_get_nstype(int fd);
 int native_clear_ambient(void);
 int native_set_securebits(unsigned long bits);
 int native_close_range(unsigned int first, unsigned int last, unsigned int flags);
+int native_madvise(uint64_t address, uint64_t bytes, int advice);
 int native_pidfd_open(int pid);
 int native_pidfd_send_signal(int pidfd, int signal_number);
 int native_pivot_root(const char *new_root, const char *put_old);

@@ -17,9 +17,9 @@ from cnisandbox.boundary.confinement import Confinement, Ground, complete, prepa
 from cnisandbox.boundary.environment import Environment, read_environment
 from cnisandbox.boundary.sandbox import (
     CHANNEL_FDS,
-    DELEGATE_ROLE,
     GIVEN_FD,
     LOG_FD,
+    LOG_FILE_BYTES,
     Becoming,
     Worker,
     arrange_descriptors,
@@ -61,10 +61,10 @@ class Assignment(NamedTuple):
     variables: dict[str, str]
 
 
-# What the call says about a confinement: the directories of CNI_PATH, how long a log may become.
-Refine = Callable[[Confinement, Environment, Assignment], Confinement]
 # Makes what the process does when it is told to be a gate.
 GateOf = Callable[[Environment, Assignment], service.BecomeGate | None]
+# Gets a process ready to wait: one that has the role.
+Settle = Callable[[str], None]
 
 
 class Waiting:
@@ -74,29 +74,24 @@ class Waiting:
         pid: Its process id.
     """
 
-    def __init__(
-        self, pid: int, channel: Channel, wanted: Confinement, own_namespaces: dict[str, int], refine: Refine
-    ) -> None:
+    def __init__(self, pid: int, channel: Channel, wanted: Confinement, own_namespaces: dict[str, int]) -> None:
         self.pid = pid
         self._channel = channel
         self._wanted = wanted
         self._own_namespaces = own_namespaces
-        self._refine = refine
 
-    def begin(self, environment: Environment, assignment: Assignment, netns: namespaces.Netns | None = None) -> Worker:
+    def begin(self, assignment: Assignment, netns: namespaces.Netns | None = None) -> Worker:
         """Tell it what it is for; it then confines itself while we go on.
 
         Args:
-            environment: The parameters of the call.
             assignment: What it is told.
             netns: The netns that it will be in, when that is not ours.
         """
         with stage("channel", self._wanted.role):
             self._channel.send(assignment, _BEGIN_TIMEOUT_S)
-        refined = self._refine(self._wanted, environment, assignment)
         given = [(GIVEN_FD, assignment.given_fd), (LOG_FD, assignment.log_fd)]
         expected = expectation(
-            refined._replace(userns_fd=netns.userns_fd if netns else None),
+            _refined(self._wanted, assignment)._replace(userns_fd=netns.userns_fd if netns else None),
             self._own_namespaces,
             netns.inode if netns else None,
             os.getpid(),
@@ -123,8 +118,8 @@ def fork_ahead(
     wanted: Confinement,
     own_namespaces: dict[str, int],
     pid_namespaces: namespaces.NewPidNamespaces,
-    refine: Refine,
     gate_of: GateOf,
+    settle: Settle,
 ) -> Waiting:
     """Fork a worker that waits.
 
@@ -132,8 +127,8 @@ def fork_ahead(
         wanted: What it becomes, as far as that is known; at a level that has namespaces.
         own_namespaces: Inode numbers of our own namespaces.
         pid_namespaces: Where pid namespaces come from.
-        refine: Adds what the call says; here and there, so that what is done and what is expected are one.
         gate_of: Makes what it does when it is told to be a gate.
+        settle: What it does last before it waits.
 
     Raises:
         PrivilegeNotDropped: the stages "channel" or "fork" failed.
@@ -145,17 +140,17 @@ def fork_ahead(
         try:
             pid = fork_into(pid_namespaces)
             if pid == 0:
-                _wait(wanted, theirs, parent_fd, refine, gate_of)
+                _wait(wanted, theirs, parent_fd, gate_of, settle)
         except OSError:
             ours.close()
             raise
         finally:
             os.close(parent_fd)
             theirs.close()
-    return Waiting(pid, ours, wanted, own_namespaces, refine)
+    return Waiting(pid, ours, wanted, own_namespaces)
 
 
-def _wait(wanted: Confinement, channel: Channel, parent_fd: int, refine: Refine, gate_of: GateOf) -> None:
+def _wait(wanted: Confinement, channel: Channel, parent_fd: int, gate_of: GateOf, settle: Settle) -> None:
     """Live as a worker that waits first."""
     # The pidfd goes through the arrangement in the place of the netns, which is not known yet; and it keeps the numbers
     # of what the process may be given from being taken meanwhile.
@@ -170,14 +165,14 @@ def _wait(wanted: Confinement, channel: Channel, parent_fd: int, refine: Refine,
 
     def become() -> Becoming:
         own = Channel(*CHANNEL_FDS[:2], "engine")
-        return _become(wanted, own, pidfd, refine, gate_of, prepare(wanted))
+        ground = prepare(wanted)
+        settle(wanted.role)
+        return _become(wanted, own, pidfd, gate_of, ground)
 
     live(wanted.role, "[waiting]", channel, arrange, become)
 
 
-def _become(
-    wanted: Confinement, channel: Channel, parent_fd: int, refine: Refine, gate_of: GateOf, ground: Ground
-) -> Becoming:
+def _become(wanted: Confinement, channel: Channel, parent_fd: int, gate_of: GateOf, ground: Ground) -> Becoming:
     # No time limit: it waits for a call, for as long as its parent lives.
     assignment: Assignment = check(channel.receive(), Assignment, "assignment")
     set_title(f"cnisandbox: {wanted.role} {assignment.title}")
@@ -193,11 +188,15 @@ def _become(
         netns_fd, userns_fd = (
             None if fd == ABSENT else _fetch(parent_fd, fd) for fd in (assignment.netns_fd, assignment.userns_fd)
         )
-    if wanted.role != DELEGATE_ROLE:  # which is given nothing
-        channel.send(True)
-    refined = refine(wanted, environment, assignment)._replace(netns_fd=netns_fd, userns_fd=userns_fd)
+    channel.send(True)
+    refined = _refined(wanted, assignment)._replace(netns_fd=netns_fd, userns_fd=userns_fd)
     attestation = complete(refined, {*CHANNEL_FDS, *given}, ground)
     return Becoming(attestation, gate_of(environment, assignment), assignment.is_gate_only)
+
+
+def _refined(wanted: Confinement, assignment: Assignment) -> Confinement:
+    """Add what the call says to a confinement: what is done, and what is expected."""
+    return wanted if assignment.log_fd == ABSENT else wanted._replace(file_bytes=LOG_FILE_BYTES)
 
 
 def _fetch(parent_fd: int, fd: int, number: int | None = None) -> int:

@@ -113,6 +113,18 @@ def rules_of_delegate(state_dirs: tuple[StateDir, ...], plugin_dirs: tuple[str, 
     return (*rules, landlock.PathRule("/dev/null", landlock.READ_FILE | landlock.WRITE_FILE))
 
 
+def is_executable_place(directory: str, plugin_dirs: tuple[str, ...]) -> bool:
+    """Say whether what is in a directory can be executed under `rules_of_delegate`.
+
+    Args:
+        directory: Any path.
+        plugin_dirs: What the rules were made for.
+    """
+    place = os.path.realpath(directory)
+    executable = {os.path.realpath(path) for path in (*_SYSTEM_DIRECTORIES, *plugin_dirs)}
+    return any(place == path or place.startswith(f"{path}/") for path in executable)
+
+
 @declared_for_delegate
 def read_host_file(path: str) -> bytes:
     """Read a file as the service user can: at most 64 KiB, below /etc or where resolvers keep theirs.
@@ -173,12 +185,12 @@ def _tail(path: str) -> bytes:
 
 
 @declared_for_delegate
-def run_plugin(path: str, verb: str, netconf: bytes) -> Finished:
-    """Execute a plugin with our environment, but for the verb.
+def run_plugin(path: str, variables: dict[str, str], netconf: bytes) -> Finished:
+    """Execute a plugin.
 
     Args:
         path: What `find_plugin` found.
-        verb: Value of CNI_COMMAND.
+        variables: Its environment. Whoever asks chooses it as freely as the path: neither says what it may do.
         netconf: What it gets on standard input.
 
     Raises:
@@ -189,7 +201,7 @@ def run_plugin(path: str, verb: str, netconf: bytes) -> Finished:
     stderr_read, stderr_write = os.pipe2(os.O_CLOEXEC)
     pid = os.fork()
     if pid == 0:
-        _execute(path, verb, (stdin_read, stdout_write, stderr_write))
+        _execute(path, variables, (stdin_read, stdout_write, stderr_write))
     for fd in (stdin_read, stdout_write, stderr_write):
         os.close(fd)
     try:
@@ -202,11 +214,11 @@ def run_plugin(path: str, verb: str, netconf: bytes) -> Finished:
     return Finished(os.waitstatus_to_exitcode(status), outputs[stdout_read], outputs[stderr_read])
 
 
-def _execute(path: str, verb: str, descriptors: tuple[int, int, int]) -> NoReturn:
+def _execute(path: str, variables: dict[str, str], descriptors: tuple[int, int, int]) -> NoReturn:
     try:
         for target, fd in enumerate(descriptors):
             os.dup2(fd, target)
-        os.execve(path, [path], {**os.environ, "CNI_COMMAND": verb})  # noqa: S606 - no shell is wanted
+        os.execve(path, [path], variables)  # noqa: S606 - no shell is wanted
     except OSError as error:
         os.write(2, f"execute {path}: {error.strerror}".encode())
     finally:

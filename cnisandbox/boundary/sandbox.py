@@ -48,6 +48,8 @@ NETLINK_NETFILTER = 12
 
 # What a worker finds open: its channel, nothing on standard error, what it was given; a gate: the audit log.
 _REQUESTS_FD, _ANSWERS_FD, _NULL_FD, GIVEN_FD, LOG_FD = 0, 1, 2, 3, 4
+# LIMIT: more than the audit log ever is (cnisandbox/audit/log.py).
+LOG_FILE_BYTES = 128 << 20
 CHANNEL_FDS = (_REQUESTS_FD, _ANSWERS_FD, _NULL_FD)
 
 _SYSCTL_DIRECTORY = "/proc/sys/net"

@@ -65,7 +65,7 @@ def open_state_dirs(uid: int, gid: int) -> tuple[StateDir, ...]:
         IoFailure: a directory is missing or could be tampered with by somebody else than root.
     """
     os.makedirs(DEFAULT_DIRECTORY, 0o755, exist_ok=True)
-    return _open_all(_default_paths(), uid, gid)
+    return _open_all(state_paths(), uid, gid)
 
 
 def are_current(state_dirs: tuple[StateDir, ...], uid: int) -> bool:
@@ -75,7 +75,7 @@ def are_current(state_dirs: tuple[StateDir, ...], uid: int) -> bool:
         state_dirs: What it returned.
         uid: The service user's id.
     """
-    if tuple(item.path for item in state_dirs) != tuple(dict.fromkeys(_default_paths())):
+    if tuple(item.path for item in state_dirs) != tuple(dict.fromkeys(state_paths())):
         return False
     for item in state_dirs:
         then = os.fstat(item.fd)
@@ -91,7 +91,8 @@ def are_current(state_dirs: tuple[StateDir, ...], uid: int) -> bool:
     return True
 
 
-def _default_paths() -> tuple[str, ...]:
+def state_paths() -> tuple[str, ...]:
+    """List the state directories that a plugin of ours has: the default one, optional ones, the administrator's."""
     optional = [path for path in OPTIONAL_DIRECTORIES if os.path.isdir(path)]
     return (DEFAULT_DIRECTORY, *optional, *_configured())
 

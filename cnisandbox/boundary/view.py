@@ -74,7 +74,7 @@ def set_attributes(
     checked(lib.native_mount_setattr(fd, b"", flags, attr_set, attr_clr, 0, userns_fd), "mount_setattr")
 
 
-def _make_private() -> None:
+def make_private() -> None:
     """Keep what happens to our mounts from reaching the namespace that they were copied from.
 
     Raises:
@@ -87,6 +87,13 @@ def _make_private() -> None:
             "run the runtime where / is a mount: in a mount namespace entered with pivot_root, or on the host",
         )
     checked(result, "/")
+
+
+def cover(directory: str) -> None:
+    """Put an empty tmpfs over a directory, in a mount namespace of our own."""
+    tree_fd = _new_tmpfs()
+    _attach(tree_fd, directory)
+    os.close(tree_fd)
 
 
 @contextmanager
@@ -107,7 +114,7 @@ def enter_empty_root(mounts: tuple[Mount, ...]) -> None:
     """
     # ORDER: what is to be seen is cloned while the old root can still be walked.
     trees = [(mount, clone_tree(mount.path) if mount.tree_fd is None else mount.tree_fd) for mount in mounts]
-    _make_private()
+    make_private()
     root_fd = _new_tmpfs()
     _attach(root_fd, "/")
     # ORDER: the tmpfs now covers "/", but this process still stands on what is below; standing on the tmpfs makes
@@ -132,7 +139,7 @@ def enter_read_only_root(mounts: tuple[Mount, ...]) -> None:
 
     Order: after `enter_own_namespaces`; before the capabilities go.
     """
-    _make_private()
+    make_private()
     checked(
         lib.native_mount_setattr(_AT_FDCWD, b"/", _AT_RECURSIVE, _NOTHING_SPECIAL | MOUNT_ATTR_RDONLY, 0, 0, 0),
         "/",
@@ -159,7 +166,7 @@ def enter_program_root(mounts: tuple[Mount, ...], links: tuple[tuple[str, str], 
     Order: after `enter_own_namespaces`; before the capabilities go.
     """
     trees = [(mount, clone_tree(mount.path) if mount.tree_fd is None else mount.tree_fd) for mount in mounts]
-    _make_private()
+    make_private()
     root_fd = _new_tmpfs(_PROGRAM_INODES)
     _attach(root_fd, "/")
     os.fchdir(root_fd)  # ORDER: as in `enter_empty_root`

@@ -8,13 +8,14 @@ import signal
 from collections.abc import Callable
 
 from cnisandbox.boundary import limits, namespaces, seccomp
-from cnisandbox.boundary.ahead import ABSENT, Assignment, Waiting, fork_ahead
+from cnisandbox.boundary.ahead import ABSENT, Assignment, Settle, Waiting, fork_ahead
 from cnisandbox.boundary.confinement import Confinement, Ground, prepare, stage
-from cnisandbox.boundary.delegate import delegate_worker, rules_of_delegate
+from cnisandbox.boundary.delegate import delegate_worker, is_executable_place
 from cnisandbox.boundary.environment import Environment
 from cnisandbox.boundary.levels import PROTECTIONS, Level
 from cnisandbox.boundary.sandbox import (
     LOG_FD,
+    LOG_FILE_BYTES,
     NETLINK_NETFILTER,
     NETLINK_ROUTE,
     ServiceUser,
@@ -29,8 +30,6 @@ from cnisandbox.hints import NamedTuple
 
 # LIMIT: an answer may go to a file; state files are a few bytes.
 _ENGINE_FILE_BYTES = 16 << 20
-# LIMIT: more than the audit log ever is (cnisandbox/audit/log.py).
-_LOG_FILE_BYTES = 128 << 20
 
 
 class Log(NamedTuple):
@@ -81,7 +80,9 @@ class Ahead(NamedTuple):
     Attributes:
         user: Whom everybody becomes.
         own_namespaces: Inode numbers of the namespaces that this process was made in.
-        host, container, delegate: Workers that wait; None where there is none.
+        host, container: Workers that wait; None where there is none.
+        delegate: The delegate worker, which is confined already: no call has an influence on what it is.
+        plugin_dirs: Directories of plugins that it was made for.
         state_dirs: State directories, as they were.
         ground: What the engine stands on.
     """
@@ -90,7 +91,8 @@ class Ahead(NamedTuple):
     own_namespaces: dict[str, int]
     host: Waiting | None
     container: Waiting | None
-    delegate: Waiting | None
+    delegate: Worker | None
+    plugin_dirs: tuple[str, ...]
     state_dirs: tuple[StateDir, ...]
     ground: Ground
 
@@ -134,11 +136,14 @@ def engine_confinement(level: Level, user: ServiceUser) -> Confinement:
     )
 
 
-def make_ahead(needs: Needs) -> Ahead:
+def make_ahead(name: str, needs: Needs, plugin_dirs: tuple[str, ...], settle: Settle) -> Ahead:
     """Make everything that no call has an influence on, for one call.
 
     Args:
-        needs: What the plugin needs.
+        name: Of the plugin.
+        needs: What it needs.
+        plugin_dirs: Directories of plugins that calls are expected to name, besides those of the system.
+        settle: What each process does last before it waits, for its role.
 
     Raises:
         CniError: something cannot be made; a call should then be served without it, and say why if it fails as well.
@@ -155,17 +160,10 @@ def make_ahead(needs: Needs) -> Ahead:
             log = Log(LOG_FD, assignment.log_kind) if assignment.log_fd != ABSENT else None
             return needs.gate(role, environment, log) if needs.gate else None
 
-        return fork_ahead(wanted, own_namespaces, pid_namespaces, _with_log, gate_of)
+        return fork_ahead(wanted, own_namespaces, pid_namespaces, gate_of, settle)
 
     if needs.delegate:
-        tree_fds = open_state_dirs(*user)
-        wanted = delegate_worker(Level.HARDENED, user, tree_fds, ())
-
-        def with_plugins(waiting: Confinement, environment: Environment, _: Assignment) -> Confinement:
-            return waiting._replace(rules=rules_of_delegate(tree_fds, environment.plugin_dirs))
-
-        delegate = fork_ahead(wanted, own_namespaces, pid_namespaces, with_plugins, lambda *_: None)
-        _close(tree_fds)
+        delegate = _spawn_delegate(Level.HARDENED, user, plugin_dirs, own_namespaces, pid_namespaces, f"[{name}]")
     if needs.container:
         container = network("container worker", (NETLINK_ROUTE,))
     if needs.host:
@@ -173,11 +171,8 @@ def make_ahead(needs: Needs) -> Ahead:
     pid_namespaces.close()
     state_dirs = open_state_dirs(*user) if needs.state else ()
     ground = prepare(engine_confinement(Level.HARDENED, user), comes_back=True)
-    return Ahead(user, own_namespaces, host, container, delegate, state_dirs, ground)
-
-
-def _with_log(waiting: Confinement, _environment: Environment, assignment: Assignment) -> Confinement:
-    return waiting if assignment.log_fd == ABSENT else waiting._replace(file_bytes=_LOG_FILE_BYTES)
+    settle("engine")
+    return Ahead(user, own_namespaces, host, container, delegate, plugin_dirs, state_dirs, ground)
 
 
 def begin_workers(
@@ -218,18 +213,18 @@ def begin_workers(
     # ORDER: the one that takes longest to confine first.
     if ahead.container is not None and netns is not None:
         userns_fd = ABSENT if netns.userns_fd is None else netns.userns_fd
-        container = ahead.container.begin(environment, network._replace(netns_fd=netns.fd, userns_fd=userns_fd), netns)
+        container = ahead.container.begin(network._replace(netns_fd=netns.fd, userns_fd=userns_fd), netns)
     elif ahead.container is not None:
-        _end(ahead.container)
+        _end(ahead.container.pid)
     if ahead.host is not None:
-        host = ahead.host.begin(environment, network._replace(given_fd=netns.fd if netns else ABSENT))
-    if ahead.delegate is not None and _is_delegate_current(ahead, environment):
-        delegate = ahead.delegate.begin(environment, shared)
+        host = ahead.host.begin(network._replace(given_fd=netns.fd if netns else ABSENT))
+    if ahead.delegate is not None and _is_delegate_current(ahead, ahead.delegate, environment):
+        delegate = ahead.delegate
     elif ahead.delegate is not None:
-        _end(ahead.delegate)
+        _end(ahead.delegate.pid)
         pid_namespaces = namespaces.NewPidNamespaces()
         delegate = _spawn_delegate(
-            Level.HARDENED, ahead.user, environment, ahead.own_namespaces, pid_namespaces, shared.title
+            Level.HARDENED, ahead.user, environment.plugin_dirs, ahead.own_namespaces, pid_namespaces, shared.title
         )
         pid_namespaces.close()
     for waiting, worker in ((ahead.container, container), (ahead.host, host)):
@@ -238,22 +233,24 @@ def begin_workers(
     return Workers(host, container, delegate)
 
 
-def _is_delegate_current(ahead: Ahead, environment: Environment) -> bool:
-    """Say whether what the delegate worker has in view is what is there now: state, and the directories of plugins."""
-    if ahead.delegate is None or not are_current(ahead.state_dirs, ahead.user.uid):
+def _is_delegate_current(ahead: Ahead, delegate: Worker, environment: Environment) -> bool:
+    """Say whether the delegate worker may use what it would if it was made now, and has in view what is there now."""
+    if not are_current(ahead.state_dirs, ahead.user.uid):
         return False
     for path in environment.plugin_dirs:
         try:
-            then, now = os.stat(f"/proc/{ahead.delegate.pid}/root/{path}"), os.stat(path)
+            then, now = os.stat(f"/proc/{delegate.pid}/root/{path}"), os.stat(path)
         except OSError:
+            return False
+        if not is_executable_place(path, ahead.plugin_dirs):
             return False
         if (then.st_dev, then.st_ino) != (now.st_dev, now.st_ino):
             return False
     return True
 
 
-def _end(waiting: Waiting) -> None:
-    os.kill(waiting.pid, signal.SIGKILL)
+def _end(pid: int) -> None:
+    os.kill(pid, signal.SIGKILL)
 
 
 def _close(state_dirs: tuple[StateDir, ...]) -> None:
@@ -291,8 +288,8 @@ def fork_workers(
     # ORDER: the one that takes longest to confine first.
     if needs.delegate:
         delegate_level = Level.ROOT if level is Level.ROOT else Level.HARDENED
-        delegate = _spawn_delegate(delegate_level, user, environment, own_namespaces, pid_namespaces, title)
-    log_fd, file_bytes = (None, 0) if log is None else (log.fd, _LOG_FILE_BYTES)
+        delegate = _spawn_delegate(delegate_level, user, environment.plugin_dirs, own_namespaces, pid_namespaces, title)
+    log_fd, file_bytes = (None, 0) if log is None else (log.fd, LOG_FILE_BYTES)
     if needs.container and netns is not None:
         wanted = network_worker("container worker", network_level, user, netns, file_bytes=file_bytes)
         container = spawn(
@@ -327,13 +324,13 @@ def fork_workers(
 def _spawn_delegate(
     level: Level,
     user: ServiceUser,
-    environment: Environment,
+    plugin_dirs: tuple[str, ...],
     own_namespaces: dict[str, int],
     pid_namespaces: namespaces.NewPidNamespaces,
     title: str,
 ) -> Worker:
     state_dirs = open_state_dirs(*user)
-    wanted = delegate_worker(level, user, state_dirs, environment.plugin_dirs)
+    wanted = delegate_worker(level, user, state_dirs, plugin_dirs)
     try:
         return spawn(wanted, own_namespaces, None, None, pid_namespaces, title)
     finally:

@@ -32,6 +32,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
     parser.add_argument("--pool", metavar="N", type=int, default=0, help="slots that wait, for each plugin")
     parser.add_argument("--idle-exit", metavar="S", type=int, default=0, help="end after S seconds without a call")
+    parser.add_argument(
+        "--plugin-dir",
+        metavar="DIR",
+        action="append",
+        default=[],
+        help="a directory of plugins that is not below /usr or /opt, as CNI_PATH names it",
+    )
     parser.add_argument("--directory", metavar="DIR", default=protocol.DIRECTORY, help="where the sockets are")
 
 
@@ -40,10 +47,14 @@ def run(arguments: argparse.Namespace) -> int:
     require_root("serve")
     if arguments.pool < 0 or arguments.idle_exit < 0:
         raise InvalidConfig("serve: --pool and --idle-exit are numbers above 0")
+    for path in arguments.plugin_dir:
+        if not os.path.isabs(path) or ":" in path:
+            raise InvalidConfig(f"serve: --plugin-dir {quoted(path)}: not an absolute path without a colon")
     listeners = _inherited() or _made(arguments.directory)
     script = _SCRIPT.format(directories=launcher.import_directories())
     sockets = [f"{name}={fd}" for name, fd in listeners.items()]
-    settings = [f"{arguments.pool}", f"{arguments.idle_exit}", str(launcher.package_directory()), *sockets]
+    settings = [f"{arguments.pool}", f"{arguments.idle_exit}", str(launcher.package_directory())]
+    settings += [":".join(arguments.plugin_dir), *sockets]
     again = [sys.executable, "-I", "-m", "cnisandbox.cli.main", *sys.argv[1:]]
     for fd in listeners.values():
         os.set_inheritable(fd, True)

@@ -24,11 +24,13 @@ from contextlib import suppress
 from importlib import import_module
 
 from cnisandbox.boundary import seccomp
+from cnisandbox.boundary.pages import Pages
 from cnisandbox.boundary.sandbox import NETLINK_NETFILTER, NETLINK_ROUTE
 from cnisandbox.boundary.title import set_title
 from cnisandbox.hints import NamedTuple, NoReturn
 from cnisandbox.plugin import Plugin
 from cnisandbox.zygote import protocol, slot
+from cnisandbox.zygote.rehearsal import rehearse
 from cnisandbox.zygote.slot import Ends
 
 # LIMIT: seconds of a call; a runtime gives up after minutes at the latest.
@@ -41,8 +43,8 @@ _RECOVERY_S = 1.0
 _DRAIN_S = 30.0
 
 
-# How many slots wait, unless told otherwise; one takes about 5 MiB.
-_SLOTS = {"bridge": 4, "loopback": 2}
+# How many slots wait, unless told otherwise; one takes about 13 MiB.
+_SLOTS = {"bridge": 2}
 
 
 class Busy(NamedTuple):
@@ -64,13 +66,20 @@ class Pool:
         plugin: Whose calls they serve.
         listener: Where launchers connect.
         size: How many wait.
+        plugin_dirs: Directories of plugins that calls are expected to name.
     """
 
-    def __init__(self, plugin: type[Plugin], listener: _socket.socket, size: int) -> None:
+    def __init__(self, plugin: type[Plugin], listener: _socket.socket, size: int, plugin_dirs: tuple[str, ...]) -> None:
         self.plugin = plugin
+        self.plugin_dirs = plugin_dirs
         self.listener = listener
         self.size = size
         self.idle: set[int] = set()
+        self.pages: dict[str, Pages] = {}
+
+    def rehearse(self) -> None:
+        """Find out which pages of memory calls use."""
+        self.pages = rehearse(self.plugin, lambda: slot.make(self.plugin, self.plugin_dirs, {}))
 
 
 class Server:
@@ -109,6 +118,10 @@ class Server:
         gc.collect()
         gc.freeze()
         gc.disable()
+        for pool in self._pools:
+            pool.rehearse()
+            if not pool.pages:
+                self._warn(f"rehearse {pool.plugin.name}: it has failed; calls will take longer")
         while not self._asked:
             self._fill()
             self._wait(self._timeout(idle_exit_s))
@@ -123,7 +136,7 @@ class Server:
         ends = [busy.deadline for busy in self._busy.values()]
         if idle_exit_s is not None:
             ends.append(self.last_call + idle_exit_s)
-        if any(len(pool.idle) < pool.size for pool in self._pools) and len(self._busy) < _BUSY:
+        if any(self._is_wanted(pool) for pool in self._pools):
             ends.append(self._not_before)
         return max(0.0, min(ends, default=now + 3600.0) - now) + 0.001
 
@@ -132,8 +145,18 @@ class Server:
         if time.monotonic() < self._not_before:
             return
         for pool in self._pools:
-            while len(pool.idle) < pool.size and len(self._busy) < _BUSY:
+            while self._is_wanted(pool):
                 pool.idle.add(self._fork(pool))
+
+    def _is_wanted(self, pool: Pool) -> bool:
+        """Say whether another slot is to be made now.
+
+        While a call is under way only where the next one would find none: making a slot takes as long as a call, on a
+        processor that the call could have.
+        """
+        if len(pool.idle) >= pool.size or len(self._busy) >= _BUSY:
+            return False
+        return not self._busy or not pool.idle
 
     def _fork(self, pool: Pool) -> int:
         # A signal between the fork and its new disposition would be handled by our code in the child.
@@ -147,7 +170,7 @@ class Server:
                 set_title(f"cnisandbox: slot [{pool.plugin.name}]")
                 ends = Ends(pool.listener, self._control, self._build_id, zygote)
                 slot.close_all_but(ends)
-                slot.serve(pool.plugin, ends, lambda: slot.make(pool.plugin))
+                slot.serve(pool.plugin, ends, lambda: slot.make(pool.plugin, pool.plugin_dirs, pool.pages))
             finally:
                 os._exit(3)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, blocked)
@@ -264,19 +287,21 @@ def main() -> NoReturn:
     """Be the zygote.
 
     Arguments, from `cnisandbox serve`: slots of each pool, or 0; seconds after which to end when idle, or 0; directory
-    of the package; PLUGIN=DESCRIPTOR for each listening socket; after "--" the command that starts a zygote anew.
+    of the package; directories of plugins, as in CNI_PATH; PLUGIN=DESCRIPTOR for each listening socket; after "--" the
+    command that starts a zygote anew.
     """
     split = sys.argv.index("--")
-    pool, idle_exit, package, *sockets = sys.argv[1:split]
+    pool, idle_exit, package, plugin_path, *sockets = sys.argv[1:split]
     again = sys.argv[split + 1 :]
     # ORDER: before the environment changes, on which setting the title depends.
     set_title("cnisandbox: zygote")
     os.umask(0o022)
     _compile_filters()
+    plugin_dirs = tuple(path for path in plugin_path.split(":") if path)
     pools = []
     for word in sockets:
         name, _, fd = word.partition("=")
-        pools.append(Pool(_plugin(name), _listener(int(fd)), int(pool) or _SLOTS.get(name, 1)))
+        pools.append(Pool(_plugin(name), _listener(int(fd)), int(pool) or _SLOTS.get(name, 1), plugin_dirs))
     server = Server(pools, protocol.build_id(package), _warn)
     ended_by = server.run(float(idle_exit) or None)
     if ended_by == signal.SIGHUP:

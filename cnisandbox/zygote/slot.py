@@ -25,6 +25,7 @@ from collections.abc import Callable
 import prctl
 
 from cnisandbox.boundary import limits
+from cnisandbox.boundary.pages import Pages, fetch
 from cnisandbox.boundary.syscalls import checked, lib
 from cnisandbox.boundary.workers import Ahead, make_ahead
 from cnisandbox.errors import CniError
@@ -103,9 +104,20 @@ def serve(plugin: type[Plugin], ends: Ends, prepare: Callable[[], Ahead]) -> NoR
     run(plugin, ahead, taken.status_fd)
 
 
-def make(plugin: type[Plugin]) -> Ahead:
-    """Make what the calls of a plugin need."""
-    return make_ahead(needs_of(plugin))
+def make(plugin: type[Plugin], plugin_dirs: tuple[str, ...], pages: dict[str, Pages]) -> Ahead:
+    """Make what the calls of a plugin need.
+
+    Args:
+        plugin: The plugin.
+        plugin_dirs: Directories of plugins that calls are expected to name.
+        pages: What processes of each role are going to use.
+    """
+
+    def settle(role: str) -> None:
+        if role in pages:
+            fetch(pages[role])
+
+    return make_ahead(plugin.name, needs_of(plugin), plugin_dirs, settle)
 
 
 def _end_with_the_zygote(zygote: int) -> None:

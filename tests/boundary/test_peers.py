@@ -259,7 +259,7 @@ HOSTILE_REQUESTS: dict[str, bytes] = {
             "int for bool": [SET_UP, ["lo", 1]],
             "none": [SET_UP, ["lo", None]],
             "list for text": [SET_UP, [["lo"], True]],
-            "function of the delegate worker": [TABLE.index(run_plugin), ["/bin/sh", "ADD", b""]],
+            "function of the delegate worker": [TABLE.index(run_plugin), ["/bin/sh", {}, b""]],
         }.items()
     },
 }

@@ -23,13 +23,13 @@ def _run_script(script: str, level: Level) -> Finished:
     wanted = delegate_worker(level, user, open_state_dirs(*user), (DIRECTORY,))
     worker = spawn(wanted, inodes(), None, None, NewPidNamespaces())
     try:
-        return worker.call(run_plugin, f"{DIRECTORY}/foreign", "ADD", b"{}")
+        return worker.call(run_plugin, f"{DIRECTORY}/foreign", dict(os.environ), b"{}")
     finally:
         worker.close()
         os.close(left_open)
 
 
-_LIST_DESCRIPTORS = "for fd in {0..63}; do if eval \"true <&$fd || true >&$fd\"; then echo $fd; fi; done"
+_LIST_DESCRIPTORS = 'for fd in {0..63}; do if eval "true <&$fd || true >&$fd"; then echo $fd; fi; done'
 
 
 def test_program_finds_only_its_three_pipes_open(outer_world: World) -> None:
