@@ -83,19 +83,27 @@ class Zygote:
         assert self._process is not None
         return self._process.pid
 
-    def start(self, stderr: int | None = None) -> None:
+    def start(
+        self,
+        stderr: int | None = None,
+        *,
+        prefix: tuple[str, ...] = (),
+        slots: Mapping[str, int] | None = None,
+    ) -> None:
         """Start it, or another one; returns when every slot waits for a call.
 
         Args:
             stderr: A descriptor for what it says, instead of the log.
+            prefix: A command to execute it with, which becomes it.
+            slots: How many wait, where `--pool` does not say so.
         """
-        command = [sys.executable, "-I", "-m", "cnisandbox.cli.main", "serve", *self._arguments]
+        command = [*prefix, sys.executable, "-I", "-m", "cnisandbox.cli.main", "serve", *self._arguments]
         log = os.open(self.world.outside_path("/run/zygote.log"), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         try:
             self._process = self.world.popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=stderr or log)
         finally:
             os.close(log)
-        self.wait_until_ready()
+        self.wait_until_ready(slots)
 
     @property
     def log(self) -> str:

@@ -1,0 +1,143 @@
+"""What is done before a call comes: a rehearsal, pages, the delegate worker, and new slots when nobody needs the time.
+
+rehearsal ──▶ which pages calls use ──▶ slot and workers fetch them, and wait
+"""
+
+from pathlib import Path
+
+import pytest
+
+from tests.boundary.observe import SERVICE_UID
+from tests.interop.plugin_calls import changed
+from tests.netns.zygotes import NETCONF, Zygote, children, status_of, title_of
+from tests.world import World, wait_until
+
+pytestmark = pytest.mark.timeout(120)
+
+# strace as a grandchild: what is started stays our child.
+STRACE = ("strace", "-D", "-f", "-qq", "-o", "/dev/null")
+WITHOUT_PAGES = (*STRACE, "-e", "trace=madvise", "-e", "inject=madvise:error=EINVAL")
+# Nobody else in a zygote uses waitid().
+WITHOUT_REHEARSAL = (*STRACE, "-e", "trace=waitid", "-e", "inject=waitid:error=ECHILD")
+
+
+def started(world: World, plugin_dir: str, *arguments: str, prefix: tuple[str, ...] = ()) -> Zygote:
+    """A zygote with one slot for each plugin."""
+    zygote = Zygote(world, plugin_dir, "--pool", "1", *arguments, start=False)
+    zygote.start(prefix=prefix)
+    return zygote
+
+
+def minor_faults(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[7])
+
+
+def descendants(pid: int) -> list[int]:
+    return [pid, *(found for child in children(pid) for found in descendants(child.pid))]
+
+
+def faults_of_a_call(zygote: Zygote) -> int:
+    """Count the faults of a call's processes, from when they waited until they wait for the netconf."""
+    (slot,) = zygote.slots()
+    before = {pid: minor_faults(pid) for pid in descendants(slot)}
+    assert len(before) == 4
+    call = zygote.begin("ADD")
+    assert call.engine == slot
+    count = sum(minor_faults(pid) - faults for pid, faults in before.items())
+    call.finish()
+    zygote.delete()
+    return count
+
+
+class TestPages:
+    def test_a_call_finds_the_pages_that_it_uses(self, world: World, plugin_dir: str) -> None:
+        zygote = started(world, plugin_dir)
+        count = faults_of_a_call(zygote)
+        zygote.kill()
+        zygote.start(prefix=WITHOUT_PAGES)
+        control = faults_of_a_call(zygote)
+        assert control > 300
+        assert count < control / 4
+
+    def test_the_idle_zygote_keeps_to_its_memory(self, world: World, plugin_dir: str) -> None:
+        """The pool that it has unless told otherwise: 60 MiB of PSS, all children together."""
+        zygote = Zygote(world, plugin_dir, start=False)
+        zygote.start(slots={"bridge": 2, "host-local": 1, "loopback": 1})
+        assert sum(map(proportional_bytes, descendants(zygote.pid))) < 60 << 20
+
+
+def proportional_bytes(pid: int) -> int:
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    return next(int(line.split()[1]) << 10 for line in lines if line.startswith("Pss:"))
+
+
+class TestRehearsal:
+    def test_nothing_is_left_of_it(self, world: World, plugin_dir: str) -> None:
+        before = world.ifnames()
+        zygote = started(world, plugin_dir)
+        assert world.ifnames() == before
+        assert [path for path in world.outside_path("/var/lib/cni").rglob("*") if path.is_file()] == []
+        roles = sorted(title_of(pid).partition(" [")[0].removeprefix("cnisandbox: ") for pid in descendants(zygote.pid))
+        workers = ["container worker"] * 2 + ["delegate worker"] * 2 + ["host worker"]
+        assert roles == sorted(["zygote", *["slot"] * 3, *workers])
+        assert zygote.log == ""
+
+    def test_calls_are_served_without_one(self, world: World, plugin_dir: str) -> None:
+        zygote = started(world, plugin_dir, prefix=WITHOUT_REHEARSAL)
+        assert zygote.log.count("cnisandbox: rehearse: ChildProcessError: ") == 3
+        zygote.warm("ADD")
+        zygote.warm("DEL")
+
+
+class TestDelegateWorker:
+    def test_it_is_confined_before_the_call_comes(self, world: World, plugin_dir: str) -> None:
+        zygote = started(world, plugin_dir)
+        (slot,) = zygote.slots()
+        (waiting,) = (pid for pid in descendants(slot) if "delegate worker" in title_of(pid))
+        status = wait_until(lambda: confined(waiting))
+        assert (status["CapPrm"], status["CapBnd"], status["NoNewPrivs"]) == ("0" * 16, "0" * 16, "1")
+        assert zygote.warm("ADD").attestations["delegate worker"]["pid"] == waiting
+        zygote.warm("DEL")
+
+    @pytest.mark.parametrize("is_named", [False, True], ids=["not named to serve", "named to serve"])
+    def test_a_directory_that_it_was_not_made_for_gets_another(
+        self, world: World, plugin_dir: str, is_named: bool
+    ) -> None:
+        """Or Landlock would not let the plugins there be executed."""
+        world.run(["mkdir", "/run/plugins"])
+        scripted = world.outside_path("/run/plugins") / "scripted"
+        scripted.write_text(
+            """#!/bin/sh\n[ "$CNI_COMMAND" != ADD ] || printf '%s' '{}'\n""".format(
+                '{"cniVersion": "1.1.0", "ips": [{"address": "10.9.0.5/24"}]}'
+            )
+        )
+        scripted.chmod(0o755)
+        zygote = started(world, plugin_dir, *(["--plugin-dir", "/run/plugins"] if is_named else []))
+        (slot,) = zygote.slots()
+        (waiting,) = (pid for pid in descendants(slot) if "delegate worker" in title_of(pid))
+        netconf = changed(NETCONF, ipam={"type": "scripted"})
+        call = zygote.warm("ADD", netconf, env={"CNI_PATH": "/run/plugins"})
+        assert b"10.9.0.5/24" in call.answer.stdout
+        assert (call.attestations["delegate worker"]["pid"] == waiting) is is_named
+        zygote.warm("DEL", netconf, env={"CNI_PATH": "/run/plugins"})
+
+
+def confined(pid: int) -> dict[str, str]:
+    status = status_of(pid)
+    return status if status["Uid"].split()[0] == str(SERVICE_UID) and status["Seccomp"] == "2" else {}
+
+
+class TestRefill:
+    def test_a_slot_is_made_when_no_call_needs_the_processor(self, world: World, plugin_dir: str) -> None:
+        zygote = Zygote(world, plugin_dir, "--pool", "2")
+        world.netns("green")
+        before = set(zygote.slots())
+        first = zygote.begin("ADD")
+        assert first.engine in before
+        made = {pid for pid, title in zygote.children() if title == "cnisandbox: slot [bridge]"}
+        assert made == before - {first.engine}
+        second = zygote.begin("ADD", container_id="c2", netns="green")
+        wait_until(lambda: set(zygote.slots()) - before)  # the next one would have found none
+        for call in (first, second):
+            call.finish()
+        zygote.wait_until_ready()
