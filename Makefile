@@ -47,4 +47,4 @@ docs: setup
 	$(BIN)/pytest tests/style
 
 clean:
-	rm -rf $(VENV) build *.egg-info cnisandbox/*.so cnisandbox/_native.c cnisandbox/_nftables.c
+	rm -rf $(VENV) build *.egg-info cnisandbox/*.so cnisandbox/launcher cnisandbox/_native.c cnisandbox/_nftables.c
