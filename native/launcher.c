@@ -4,13 +4,16 @@
  *   launcher                                   zygote's child
  *     connect            ──────────────────▶   accept; who is it?
  *                        ◀── hello ─────────   build id, nonce
- *     request            ──────────────────▶   nonce, environment; descriptors 0, 1, 2 and a pipe's end; credentials
+ *     request            ──────────────────▶   nonce, environment; number of a pipe's end; the kernel adds credentials
+ *                                              fetches 0, 1, 2 and the pipe's end by their numbers, pidfd_getfd(2)
  *                        ◀── 'T' ───────────   taken: from here on the call is served there, and only there
  *     exit               ◀── pipe: status ──   from the engine, when it is done
  *                        ◀── wait status ───   from the zygote, when the engine has ended without saying so
  *
  * Until 'T' came nothing has happened, and the launcher may turn to the interpreter; shutdown() makes sure that 'T' does
- * not come after that. A connection that ends tells the zygote to end the engine, so no signal has to be passed on.
+ * not come after that. No descriptor is sent: one in a message would stay open as long as a slot that hangs has not read
+ * it, and a runtime that reads to the end of its pipe would wait for that. A connection that ends tells the zygote to end
+ * the engine, so no signal has to be passed on.
  *
  * Privilege: the runtime's. Of what a zygote says, nothing is used but a number of fixed size. */
 #define _GNU_SOURCE
@@ -27,7 +30,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define PROTOCOL "cnisandbox zygote 1"
+#define PROTOCOL "cnisandbox zygote 2"
 #define BUILD_ID_BYTES 32
 #define NONCE_BYTES 16
 /* LIMIT: of the environment; the kernel's own limit is higher, and what is longer is served without a zygote. */
@@ -56,6 +59,7 @@ struct hello {
 struct request {
 	char protocol[20];
 	unsigned char nonce[NONCE_BYTES];
+	int32_t status_fd;
 	uint32_t environment_bytes;
 } __attribute__((packed));
 
@@ -136,30 +140,13 @@ static int connect_to_zygote(void)
 static int send_request(int fd, const struct hello *hello, char **envp, int status_fd)
 {
 	static char environment[MAX_ENVIRONMENT];
-	struct request request = { .protocol = PROTOCOL };
-	int descriptors[] = { 0, 1, 2, status_fd };
-	struct ucred credentials = { .pid = getpid(), .uid = getuid(), .gid = getgid() };
-	union {
-		char bytes[CMSG_SPACE(sizeof descriptors) + CMSG_SPACE(sizeof credentials)];
-		struct cmsghdr aligned;
-	} control = { .bytes = { 0 } };
+	struct request request = { .protocol = PROTOCOL, .status_fd = status_fd };
 	struct iovec parts[] = { { &request, sizeof request }, { environment, 0 } };
-	struct msghdr message = { .msg_iov = parts, .msg_iovlen = 2, .msg_control = &control,
-				  .msg_controllen = sizeof control };
-	struct cmsghdr *header = CMSG_FIRSTHDR(&message);
+	const struct msghdr message = { .msg_iov = parts, .msg_iovlen = 2 };
 
 	memcpy(request.nonce, hello->nonce, sizeof request.nonce);
 	request.environment_bytes = flatten(envp, environment);
 	parts[1].iov_len = request.environment_bytes;
-	header->cmsg_level = SOL_SOCKET;
-	header->cmsg_type = SCM_RIGHTS;
-	header->cmsg_len = CMSG_LEN(sizeof descriptors);
-	memcpy(CMSG_DATA(header), descriptors, sizeof descriptors);
-	header = CMSG_NXTHDR(&message, header);
-	header->cmsg_level = SOL_SOCKET;
-	header->cmsg_type = SCM_CREDENTIALS;
-	header->cmsg_len = CMSG_LEN(sizeof credentials);
-	memcpy(CMSG_DATA(header), &credentials, sizeof credentials);
 	return request.environment_bytes > 0 && sendmsg(fd, &message, MSG_NOSIGNAL) > 0;
 }
 

@@ -1,7 +1,8 @@
 """What launcher and slot say to each other; native/launcher.c has the same shapes.
 
     hello      slot to launcher     protocol, build id, nonce
-    request    launcher to slot     protocol, nonce, length; then the environment, which the slot does not look into
+    request    launcher to slot     protocol, nonce, number of a descriptor, length; then the
+                                    environment, which the slot does not look into
     b"T"       slot to launcher     taken
     b"C"       slot to launcher     not for a zygote: start the interpreter
     status     server to launcher   a wait status, when the engine has ended without writing its own into the pipe
@@ -14,14 +15,14 @@ import os
 import struct
 import sys
 
-PROTOCOL = b"cnisandbox zygote 1\0"
+PROTOCOL = b"cnisandbox zygote 2\0"
 NONCE_BYTES = 16
 # LIMIT: as in native/launcher.c.
 MAX_ENVIRONMENT_BYTES = 128 << 10
 TAKEN, COLD = b"T", b"C"
 
 HELLO = struct.Struct(f"={len(PROTOCOL)}s32s{NONCE_BYTES}s")
-REQUEST = struct.Struct(f"={len(PROTOCOL)}s{NONCE_BYTES}sI")
+REQUEST = struct.Struct(f"={len(PROTOCOL)}s{NONCE_BYTES}siI")
 STATUS = struct.Struct("=i")
 CREDENTIALS = struct.Struct("=3i")
 

@@ -11,6 +11,9 @@ The kernel says who made the connection (SO_PEERCRED) and who sends the request 
 CAP_SYS_ADMIN can forge); a pidfd from before the nonce was sent tells that the number was not given to another process
 in between. Whoever fails is not answered; his launcher starts the interpreter, which has the rights that he has.
 
+His descriptors are not sent but fetched, of that pidfd, when there is nothing left to judge. So who is refused, or
+turns away from a slot that hangs, has lent it nothing, and no pipe of a runtime stays open behind his back.
+
 Privilege: everything the runtime has, until it has become the engine. Of the request it reads a header of fixed size;
 the rest is the environment, which goes where the kernel would have put it.
 """
@@ -35,7 +38,6 @@ from cnisandbox.zygote import protocol
 
 # LIMIT: seconds for a launcher to send its request; it does so at once.
 _REQUEST_TIMEOUT_S = 1.0
-_DESCRIPTORS = 4
 _STATUS_BYTES = 8192
 _SAME = ("mnt", "net", "pid", "user")
 # The levels that a slot is prepared for; the others are for measuring.
@@ -162,58 +164,89 @@ def _converse(connection: _socket.socket, ends: Ends, own: Self) -> Taken | None
         received = _receive(connection, nonce, pid)
         if received is None:
             return None
-        environment, descriptors = received
-        directory_fd = _working_directory(pid) if is_fit else None
-        if directory_fd is not None:
-            descriptors.append(directory_fd)
+        environment, number = received
         # ORDER: what came is looked at when it is known whom it came from.
-        variables = {} if directory_fd is None or _has_ended(pidfd) else _variables(environment)
-        if directory_fd is None or not variables or variables.get("CNISANDBOX_LEVEL", "") not in _LEVELS:
-            _close(descriptors)
+        variables = _variables(environment) if is_fit and not _has_ended(pidfd) else {}
+        is_ours = variables and variables.get("CNISANDBOX_LEVEL", "") in _LEVELS
+        lent = _borrow(pid, pidfd, number) if is_ours else None
+        if lent is None:
             connection.send(protocol.COLD, _socket.MSG_NOSIGNAL)
             return None
-        _take_over(connection, ends.control)
-        return Taken(variables, descriptors[:3], descriptors[3], directory_fd)
+        standard = _take_over(connection, ends.control, pidfd)
+        return Taken(variables, standard, *lent)
     finally:
         os.close(pidfd)
 
 
-def _take_over(connection: _socket.socket, control: _socket.socket) -> None:
-    """Take the call: from here on it is served, whatever happens to the zygote."""
-    # ORDER: first the zygote's death does not end us any more, then the zygote knows, then the launcher. So whom the
-    # zygote kills as one that waits has told no launcher anything.
-    prctl.set_pdeathsig(0)
+def _borrow(pid: int, pidfd: int, number: int) -> tuple[int, int] | None:
+    """Fetch what nobody waits for: the end of the launcher's own pipe, and its working directory; None when we may not.
+
+    A kernel whose security module lets nobody have another's descriptors says so here, when the slot can still go on.
+    """
+    try:
+        status_fd = _fetch(pidfd, number)
+    except OSError:
+        return None
+    try:
+        return status_fd, os.open(f"/proc/{pid}/cwd", os.O_PATH | os.O_CLOEXEC)
+    except OSError:
+        os.close(status_fd)
+        return None
+
+
+def _fetch(pidfd: int, number: int) -> int:
+    # A copy of what it has open, as with SCM_RIGHTS, and closed on exec. KERNEL: as for ptrace(2), PTRACE_MODE_ATTACH;
+    # we have its uid, its user namespace and no capability less, or we would not be here (Linux 5.6).
+    return checked(lib.native_pidfd_getfd(pidfd, number), "pidfd_getfd")
+
+
+def _take_over(connection: _socket.socket, control: _socket.socket, pidfd: int) -> list[int]:
+    """Take the call: from here on it is served, whatever happens to the zygote.
+
+    Returns:
+        Standard input, output and error of the launcher.
+    """
+    # ORDER: first the zygote knows, then we have what a runtime may wait for, then the zygote's death does not end us
+    # any more, then the launcher knows. Whom the zygote kills as one that waits has told no launcher anything. If the
+    # launcher turns away before it knows, its connection ends: the zygote then kills us, stopped or not, which closes
+    # what we have. If the zygote ends, that kills us. Only when the zygote hangs, and we hang between the first fetch
+    # and the word, does a pipe stay open: five system calls, one after the other, none of which waits.
     try:
         rights = [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, array.array("i", [connection.fileno()]))]
         control.sendmsg([protocol.STATUS.pack(os.getpid())], rights, _socket.MSG_NOSIGNAL)
+        standard = [_fetch(pidfd, number) for number in range(3)]
+        prctl.set_pdeathsig(0)
+        # It succeeds when the launcher has not turned away: so what was fetched is of the launcher, and not of the
+        # interpreter that it has become since.
         connection.send(protocol.TAKEN, _socket.MSG_NOSIGNAL)
     except OSError:  # the zygote has ended, or the launcher has turned away
         os._exit(0)
+    return standard
 
 
-def _receive(connection: _socket.socket, nonce: bytes, pid: int) -> tuple[bytes, list[int]] | None:
+def _receive(connection: _socket.socket, nonce: bytes, pid: int) -> tuple[bytes, int] | None:
     """Receive the request; None for what is none, or comes from somebody else than who has connected."""
     poll = select.poll()
     poll.register(connection.fileno(), select.POLLIN)
     if not poll.poll(_REQUEST_TIMEOUT_S * 1000):
         return None
-    space = _socket.CMSG_SPACE(_DESCRIPTORS * 4) + _socket.CMSG_SPACE(protocol.CREDENTIALS.size)
+    # No place for descriptors: the kernel closes those that somebody sends, and says that the message was cut.
     data, ancillary, flags, _ = connection.recvmsg(
-        protocol.REQUEST.size + protocol.MAX_ENVIRONMENT_BYTES, space, _socket.MSG_CMSG_CLOEXEC
+        protocol.REQUEST.size + protocol.MAX_ENVIRONMENT_BYTES, _socket.CMSG_SPACE(protocol.CREDENTIALS.size)
     )
-    descriptors, sender = array.array("i"), -1
-    for level, kind, content in ancillary:
-        if (level, kind) == (_socket.SOL_SOCKET, _socket.SCM_RIGHTS):
-            descriptors.frombytes(content[: len(content) - len(content) % descriptors.itemsize])
-        elif (level, kind) == (_socket.SOL_SOCKET, _socket.SCM_CREDENTIALS):
-            sender, _, _ = protocol.CREDENTIALS.unpack(content)
-    fds = list(descriptors)
-    if sender == pid and len(fds) == _DESCRIPTORS and not flags & (_socket.MSG_TRUNC | _socket.MSG_CTRUNC):
-        head, environment = data[: protocol.REQUEST.size], data[protocol.REQUEST.size :]
-        if head == protocol.REQUEST.pack(protocol.PROTOCOL, nonce, len(environment)):
-            return environment, fds
-    _close(fds)
-    return None
+    senders = [
+        protocol.CREDENTIALS.unpack(content)[0]
+        for level, kind, content in ancillary
+        if (level, kind) == (_socket.SOL_SOCKET, _socket.SCM_CREDENTIALS)
+    ]
+    is_whole = not flags & (_socket.MSG_TRUNC | _socket.MSG_CTRUNC)
+    if senders != [pid] or not is_whole or len(data) < protocol.REQUEST.size:
+        return None
+    head, environment = data[: protocol.REQUEST.size], data[protocol.REQUEST.size :]
+    name, told, number, length = protocol.REQUEST.unpack(head)
+    if (name, told, length) != (protocol.PROTOCOL, nonce, len(environment)):
+        return None
+    return environment, number
 
 
 def _facts(process: str) -> Self:
@@ -264,13 +297,6 @@ def _has_ended(pidfd: int) -> bool:
     return bool(poll.poll(0))
 
 
-def _working_directory(pid: int) -> int | None:
-    try:
-        return os.open(f"/proc/{pid}/cwd", os.O_PATH | os.O_CLOEXEC)
-    except OSError:
-        return None
-
-
 def _variables(environment: bytes) -> dict[str, str]:
     """Read the environment as an interpreter does: of two with one name the first; but none without a name."""
     variables: dict[str, str] = {}
@@ -290,11 +316,6 @@ def _adopt(taken: Taken) -> None:
         os.close(fd)
     os.environ.clear()
     os.environ.update(taken.variables)
-
-
-def _close(descriptors: list[int]) -> None:
-    for fd in descriptors:
-        os.close(fd)
 
 
 def close_all_but(ends: Ends) -> None:

@@ -39,6 +39,16 @@ MEDIATED = {"CNISANDBOX_LEVEL": "mediated"}
 NOBODY = 65534
 # LIMIT: seconds that a zygote which does not answer may add to a call: three times the launcher's patience.
 BOUND_S = 1.0
+# Where a slot is before it has taken a call: a system call, and which one of its name, from the connection on.
+TAKING = (
+    ("sendto", 1),  # hello
+    ("recvmsg", 1),  # the request
+    ("pidfd_getfd", 1),  # the end of the launcher's pipe
+    ("sendmsg", 1),  # the zygote is told
+    ("pidfd_getfd", 2),  # standard input
+    ("pidfd_getfd", 4),  # standard error
+    ("prctl", 1),  # it does not end with the zygote any more
+)
 # What differs between two calls of one kind: who they are, and the namespaces that were made for them.
 OWN_NAMESPACES = ("cgroup", "ipc", "mnt", "pid", "uts")
 
@@ -243,8 +253,10 @@ class TestDeath:
         ("getsockopt", 3),  # who is it?
         ("sendto", 1),  # hello
         ("recvmsg", 1),  # the request
-        ("prctl", 1),  # it does not end with the zygote any more
+        ("pidfd_getfd", 1),  # the end of the launcher's pipe
         ("sendmsg", 1),  # the zygote is told
+        ("pidfd_getfd", 3),  # standard output
+        ("prctl", 1),  # it does not end with the zygote any more
         ("sendto", 2),  # taken
         ("dup2", 3),
         ("openat", 4),  # the netns
@@ -351,7 +363,7 @@ def stopped_at(pid: int, syscall: str, when: int) -> Iterator[Callable[[], None]
 
 
 class TestDelay:
-    """What hangs costs little, and the call is served without it."""
+    """What hangs costs little, and the call is served without it; the time is that until the end of the output."""
 
     @pytest.mark.parametrize("which", ["server and slots", "slots"])
     def test_stopped_zygote_costs_a_bounded_time(self, single: Zygote, which: str) -> None:
@@ -379,20 +391,14 @@ class TestDelay:
         single.wait_until_ready()
         single.warm("DEL")
 
-    # After the hello; with the request; when the call is as good as taken.
-    @pytest.mark.parametrize(
-        ("syscall", "when"), [("sendto", 1), ("recvmsg", 1), ("prctl", 1), ("sendmsg", 1)], ids=str
-    )
+    @pytest.mark.parametrize(("syscall", "when"), TAKING, ids=str)
     def test_slot_that_stops_in_the_middle_costs_a_bounded_time(self, single: Zygote, syscall: str, when: int) -> None:
         (slot,) = single.slots()
         with stopped_at(slot, syscall, when) as wait_until_stopped:
             underway = single.begin("ADD")
             wait_until_stopped()
-            underway.give_netconf()
-            # Its end, not that of its output: a slot that has stopped holds what has been sent to it.
-            _, took = timed(lambda: underway.child.wait(timeout=20))
+            call, took = timed(underway.finish)
             assert took < 2 * BOUND_S
-        call = underway.finish()
         assert call.attestations["engine"]["pid"] == underway.child.pid
         single.wait_until_ready()
         single.warm("DEL")
@@ -533,7 +539,7 @@ class Peer:
         except ConnectionResetError:  # it has not read everything
             return b""
 
-    def send(self, data: bytes, descriptors: int = 4, pid: int | None = None) -> None:
+    def send(self, data: bytes, descriptors: int = 0, pid: int | None = None) -> None:
         """Send a datagram with descriptors, and with credentials when a process is named."""
         with open(os.devnull, "rb") as null:
             rights = array.array("i", [null.fileno()] * descriptors)
@@ -549,9 +555,15 @@ class Peer:
 ENVIRONMENT = b"CNI_COMMAND=VERSION\0"
 
 
-def request(nonce: bytes, environment: bytes = ENVIRONMENT, name: bytes = protocol.PROTOCOL, length: int = -1) -> bytes:
+def request(
+    nonce: bytes,
+    environment: bytes = ENVIRONMENT,
+    name: bytes = protocol.PROTOCOL,
+    length: int = -1,
+    status_fd: int = 0,
+) -> bytes:
     length = len(environment) if length < 0 else length
-    return protocol.REQUEST.pack(name, nonce, length) + environment
+    return protocol.REQUEST.pack(name, nonce, status_fd, length) + environment
 
 
 def send_from_another_process(peer: Peer, data: bytes) -> None:
@@ -563,28 +575,32 @@ def send_from_another_process(peer: Peer, data: bytes) -> None:
 
 
 GARBAGE: dict[str, Callable[[Peer, bytes], None]] = {
-    "random bytes": lambda peer, _: peer.send(os.urandom(500), 0),
-    "random bytes, descriptors": lambda peer, _: peer.send(os.urandom(500)),
+    "random bytes": lambda peer, _: peer.send(os.urandom(500)),
+    "random bytes, descriptors": lambda peer, _: peer.send(os.urandom(500), 4),
     "nothing": lambda peer, _: peer.send(b""),
     "truncated header": lambda peer, nonce: peer.send(request(nonce)[:30]),
     "wrong nonce": lambda peer, _: peer.send(request(bytes(16))),
     "wrong protocol": lambda peer, nonce: peer.send(request(nonce, name=b"cnisandbox zygote 0\0")),
     "wrong length": lambda peer, nonce: peer.send(request(nonce, length=len(ENVIRONMENT) + 1)),
     "huge length": lambda peer, nonce: peer.send(request(nonce, length=0xFFFFFFFF)),
-    "no descriptors": lambda peer, nonce: peer.send(request(nonce), 0),
-    "too few descriptors": lambda peer, nonce: peer.send(request(nonce), 3),
-    "one descriptor too many": lambda peer, nonce: peer.send(request(nonce), 5),
+    "a descriptor": lambda peer, nonce: peer.send(request(nonce), 1),
     "most descriptors": lambda peer, nonce: peer.send(request(nonce), 253),
+    "descriptors and credentials": lambda peer, nonce: peer.send(request(nonce), 4, os.getpid()),
     "huge environment": lambda peer, nonce: peer.send(
         request(nonce, ENVIRONMENT + b"A" * protocol.MAX_ENVIRONMENT_BYTES)
     ),
     "empty environment": lambda peer, nonce: peer.send(request(nonce, b"")),
     "environment without a variable": lambda peer, nonce: peer.send(request(nonce, b"\0=\0A\0\xff\0" * 99)),
+    "status: not open": lambda peer, nonce: peer.send(request(nonce, status_fd=999)),
+    "status: no number": lambda peer, nonce: peer.send(request(nonce, status_fd=-1)),
     "another process's credentials": lambda peer, nonce: peer.send(request(nonce), pid=1),
     "another process": lambda peer, nonce: send_from_another_process(peer, request(nonce)),
     "a connection that ends": lambda peer, _: peer.socket.shutdown(socket.SHUT_RDWR),
     "half of a connection": lambda peer, _: peer.socket.shutdown(socket.SHUT_WR),
 }
+
+# What a slot answers: it is well-formed, and nothing that can be served.
+REFUSED = ("empty environment", "environment without a variable", "status: not open", "status: no number")
 
 
 class TestGarbage:
@@ -600,7 +616,7 @@ class TestGarbage:
 
         for name, send in GARBAGE.items():
             answer = single.world.call(speak, send)
-            assert answer == (protocol.COLD if "environment " in name or name == "empty environment" else b""), name
+            assert answer == (protocol.COLD if name in REFUSED else b""), name
         wait_until(single.slots)
         assert self.processes(single) == before, single.log
         assert open_descriptors(single.slots()[0]) == descriptors
@@ -684,15 +700,15 @@ class TestEnd:
         _, took = timed(lambda: zygote.cold("DEL"))
         assert took < BOUND_S
 
-    TAKING = (("sendto", 1), ("recvmsg", 1), ("prctl", 1), ("sendmsg", 1), ("sendto", 2))
-
-    @pytest.mark.parametrize(("syscall", "when"), TAKING, ids=str)
+    @pytest.mark.parametrize(("syscall", "when"), [*TAKING, ("sendto", 2)], ids=str)
     def test_sigterm_fails_no_call_that_is_being_taken(self, single: Zygote, syscall: str, when: int) -> None:
         (slot,) = single.slots()
         with stopped_at(slot, syscall, when) as wait_until_stopped:
             underway = single.begin("ADD")
             wait_until_stopped()
             single.signal(signal.SIGTERM)
+            if (syscall, when) in TAKING:  # the zygote has ended it, or its launcher has turned away, before it goes on
+                wait_until(lambda: not zygotes.is_stopped(slot))
         assert b"10.77.0.2/16" in underway.finish().answer.stdout
         assert single.wait() == 0
 

@@ -263,6 +263,14 @@ def is_alive(pid: int) -> bool:
         return False
 
 
+def is_stopped(pid: int) -> bool:
+    """Say whether a process is there and stopped, by a signal or a tracer."""
+    try:
+        return status_of(pid)["State"][0] in "Tt"
+    except OSError:
+        return False
+
+
 def is_waiting(slot: int) -> bool:
     """Say whether a slot waits for a connection."""
     return _does(slot, _ACCEPT)
