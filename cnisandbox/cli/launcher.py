@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 import cnisandbox
 from cnisandbox import marks
+from cnisandbox.cli import build
 from cnisandbox.errors import InvalidConfig, InvalidEnvironment, IoFailure, quoted, reason
 from cnisandbox.zygote import protocol
 
@@ -151,7 +152,7 @@ def render(plugin: str) -> bytes:
                 "install cnisandbox under a shorter path",
             )
     name, socket, interpreter, code = texts
-    build_id = protocol.build_id(str(package_directory()))
+    build_id = build.build_id(str(package_directory()))
     settings = _SETTINGS.pack(_SETTINGS_MARK, name, build_id, socket, interpreter, code)
     start = program.index(_SETTINGS_MARK)
     return program[:start] + settings + program[start + len(settings) :] + b"\n" + marks.PLUGIN + name + b"\n"

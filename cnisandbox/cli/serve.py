@@ -5,15 +5,15 @@ when it is not there. With systemd, `cnisandbox install --systemd` has it starte
 under way finish and ends; SIGHUP does the same and starts anew, after an upgrade.
 """
 
-import _socket
 import argparse
 import os
+import socket
 import sys
 
-from cnisandbox.cli import launcher
+from cnisandbox.cli import build, launcher
 from cnisandbox.cli.install import require_root
 from cnisandbox.errors import InvalidConfig, InvalidEnvironment, IoFailure, quoted, reason
-from cnisandbox.zygote import protocol
+from cnisandbox.zygote import code, protocol
 
 _FIRST_INHERITED_FD = 3
 _BACKLOG = 256
@@ -51,10 +51,13 @@ def run(arguments: argparse.Namespace) -> int:
         if not os.path.isabs(path) or ":" in path:
             raise InvalidConfig(f"serve: --plugin-dir {quoted(path)}: not an absolute path without a colon")
     listeners = _inherited() or _made(arguments.directory)
+    package = str(launcher.package_directory())
+    # ORDER: before the code is read, which is before it is imported: the zygote looks once more after that.
+    last_change = code.last_change(package)
     script = _SCRIPT.format(directories=launcher.import_directories())
     sockets = [f"{name}={fd}" for name, fd in listeners.items()]
-    settings = [f"{arguments.pool}", f"{arguments.idle_exit}", str(launcher.package_directory())]
-    settings += [":".join(arguments.plugin_dir), *sockets]
+    identity = [package, build.build_id(package).hex(), last_change]
+    settings = [f"{arguments.pool}", f"{arguments.idle_exit}", *identity, ":".join(arguments.plugin_dir), *sockets]
     again = [sys.executable, "-I", "-m", "cnisandbox.cli.main", *sys.argv[1:]]
     for fd in listeners.values():
         os.set_inheritable(fd, True)
@@ -74,7 +77,7 @@ def _made(directory: str) -> dict[str, int]:
 
 
 def _listen(path: str) -> int:
-    listener = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     try:
         if os.path.lexists(path):
             os.unlink(path)
@@ -93,7 +96,7 @@ def _inherited() -> dict[str, int]:
     count = int(os.environ.pop("LISTEN_FDS", "0"))
     found = {}
     for fd in range(_FIRST_INHERITED_FD, _FIRST_INHERITED_FD + count):
-        listener = _socket.socket(fileno=fd)
+        listener = socket.socket(fileno=fd)
         name = os.path.basename(str(listener.getsockname()))
         found[name] = listener.detach()
     unknown = set(found) - set(launcher.plugin_names())

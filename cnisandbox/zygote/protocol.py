@@ -10,10 +10,7 @@
 One datagram each (SOCK_SEQPACKET), so nothing has to be put together, and what is too long or too short is refused.
 """
 
-import hashlib
-import os
 import struct
-import sys
 
 PROTOCOL = b"cnisandbox zygote 2\0"
 NONCE_BYTES = 16
@@ -32,26 +29,3 @@ DIRECTORY = "/run/cnisandbox/zygote"
 def socket_path(plugin: str, directory: str = DIRECTORY) -> str:
     """Say where the zygote listens for calls of a plugin."""
     return f"{directory}/{plugin}"
-
-
-def build_id(package: str) -> bytes:
-    """Identify what a zygote has loaded, and what a launcher was installed with: interpreter and every file of code.
-
-    Args:
-        package: Directory of the package.
-
-    Returns:
-        32 bytes.
-    """
-    # `python` and `python3` of one environment are one interpreter; those of two environments are not.
-    interpreter = (os.path.dirname(sys.executable), os.path.realpath(sys.executable))
-    digest = hashlib.sha256("\0".join((sys.version, *interpreter)).encode("utf-8", "surrogateescape"))
-    for directory, subdirectories, names in os.walk(package):
-        subdirectories[:] = sorted(name for name in subdirectories if name != "__pycache__")
-        for name in sorted(names):
-            if name.endswith((".py", ".so")):
-                path = os.path.join(directory, name)
-                digest.update(f"{os.path.relpath(path, package)}\0".encode())
-                with open(path, "rb") as file:
-                    digest.update(hashlib.sha256(file.read()).digest())
-    return digest.digest()

@@ -29,7 +29,7 @@ from cnisandbox.boundary.sandbox import NETLINK_NETFILTER, NETLINK_ROUTE
 from cnisandbox.boundary.title import set_title
 from cnisandbox.hints import NamedTuple, NoReturn
 from cnisandbox.plugin import Plugin
-from cnisandbox.zygote import protocol, slot
+from cnisandbox.zygote import code, protocol, slot
 from cnisandbox.zygote.rehearsal import rehearse
 from cnisandbox.zygote.slot import Ends
 
@@ -287,11 +287,11 @@ def main() -> NoReturn:
     """Be the zygote.
 
     Arguments, from `cnisandbox serve`: slots of each pool, or 0; seconds after which to end when idle, or 0; directory
-    of the package; directories of plugins, as in CNI_PATH; PLUGIN=DESCRIPTOR for each listening socket; after "--" the
-    command that starts a zygote anew.
+    of the package, its build id, and its last change before that was computed; directories of plugins, as in CNI_PATH;
+    PLUGIN=DESCRIPTOR for each listening socket; after "--" the command that starts a zygote anew.
     """
     split = sys.argv.index("--")
-    pool, idle_exit, package, plugin_path, *sockets = sys.argv[1:split]
+    pool, idle_exit, package, build_id, last_change, plugin_path, *sockets = sys.argv[1:split]
     again = sys.argv[split + 1 :]
     # ORDER: before the environment changes, on which setting the title depends.
     set_title("cnisandbox: zygote")
@@ -302,10 +302,12 @@ def main() -> NoReturn:
     for word in sockets:
         name, _, fd = word.partition("=")
         pools.append(Pool(_plugin(name), _listener(int(fd)), int(pool) or _SLOTS.get(name, 1), plugin_dirs))
-    server = Server(pools, protocol.build_id(package), _warn)
-    ended_by = server.run(float(idle_exit) or None)
-    if ended_by == signal.SIGHUP:
-        _start_anew(again, [pool.listener.detach() for pool in pools])
+    # ORDER: after everything was imported.
+    if code.last_change(package) != last_change:
+        _warn("serve: the code was changed while it was loaded: starting anew")
+        _start_anew(again, pools)
+    if Server(pools, bytes.fromhex(build_id), _warn).run(float(idle_exit) or None) == signal.SIGHUP:
+        _start_anew(again, pools)
     os._exit(0)
 
 
@@ -331,15 +333,15 @@ def _compile_filters() -> None:
         seccomp.worker_filter(protocols)
 
 
-def _start_anew(command: list[str], fds: list[int]) -> None:
+def _start_anew(command: list[str], pools: list[Pool]) -> NoReturn:
     """Become a new zygote, of the code that is installed now; launchers that connect meanwhile wait."""
     # Who asks again while that goes on has been heard already; the new one has a handler of its own.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     # ORDER: copies above the numbers that they get, so that none is overwritten.
-    lifted = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 64) for fd in fds]
+    lifted = [fcntl.fcntl(pool.listener.fileno(), fcntl.F_DUPFD_CLOEXEC, 64) for pool in pools]
     for number, fd in enumerate(lifted, start=3):
         os.dup2(fd, number, inheritable=True)
-    os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS=str(len(fds)))
+    os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS=str(len(lifted)))
     os.execv(command[0], command)  # noqa: S606 - no shell is wanted
 
 

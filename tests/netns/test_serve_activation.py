@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from cnisandbox.cli import launcher, systemd
+from cnisandbox.cli import build, launcher, systemd
 from tests.world import World, wait_until
 
 NETCONF = {"cniVersion": "1.1.0", "name": "lo", "type": "loopback"}
@@ -54,6 +55,23 @@ def activated(world: World) -> Iterator["subprocess.Popen[bytes]"]:
         finally:
             process.terminate()
             process.wait(40)
+
+
+def test_code_that_changes_while_it_is_loaded_is_loaded_again(tmp_path: Path) -> None:
+    """The zygote is told of an older change than there is; what starts it anew gets the same sockets."""
+    package = launcher.package_directory()
+    program = (
+        f"import sys; sys.path += {launcher.import_directories()!r}; from cnisandbox.zygote.server import main; main()"
+    )
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+        listener.bind(str(tmp_path / "loopback"))
+        fd = listener.fileno()
+        identity = [str(package), build.build_id(str(package)).hex(), "1@1"]
+        again = ["/bin/sh", "-c", 'test "$LISTEN_PID" = $$ && readlink /proc/self/fd/3']
+        command = [sys.executable, "-IS", "-c", program, "1", "0", *identity, f"loopback={fd}", "--", *again]
+        done = subprocess.run(command, pass_fds=[fd], capture_output=True, text=True, check=True, timeout=30)
+        assert done.stdout.strip() == os.readlink(f"/proc/self/fd/{fd}")
+        assert done.stderr == "cnisandbox: serve: the code was changed while it was loaded: starting anew\n"
 
 
 def add(world: World) -> object:

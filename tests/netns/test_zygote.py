@@ -26,6 +26,7 @@ import pytest
 
 from cnisandbox.boundary import seccomp
 from cnisandbox.boundary.sandbox import service_user
+from cnisandbox.cli import build
 from cnisandbox.zygote import protocol
 from tests.interop.plugin_calls import JsonObject, changed, with_prev_result
 from tests.netns import zygotes
@@ -497,7 +498,7 @@ class TestFit:
         """Another build id among the launcher's settings, behind its mark and the plugin's name."""
         launcher = bytearray(Path(single.plugins.directory, "bridge").read_bytes())
         place = launcher.index(b"cnisandbox launcher settings:") + 32 + 64
-        assert launcher[place : place + 32] == protocol.build_id(str(Path(seccomp.__file__).parents[1]))
+        assert launcher[place : place + 32] == build.build_id(str(Path(seccomp.__file__).parents[1]))
         launcher[place] ^= 1
         newer = single.world.outside_path("/run/newer")
         newer.write_bytes(launcher)

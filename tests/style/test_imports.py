@@ -76,7 +76,6 @@ ALLOWED_IN_ZYGOTE = {
     "contextlib",
     "fcntl",
     "gc",
-    "hashlib",  # the build id
     "importlib",  # the plugins, by the names of the sockets: before the first connection
     "os",
     "prctl",
@@ -214,7 +213,8 @@ def test_a_zygote_loads_every_plugin_and_nothing_that_it_should_not_have() -> No
     plugins = [f"cnisandbox.plugins.{plugin.replace('-', '_')}" for plugin in plugin_names()]
     loaded = loaded_with(", ".join(["cnisandbox.zygote.server", "cnisandbox.engine", *plugins]))
     assert loaded >= {*plugins, "cnisandbox.zygote.slot"}
-    assert {name for name in FORBIDDEN_IN_PLUGINS if name in loaded} == set()
+    # `_hashlib` has OpenSSL with it, for each of a zygote's processes.
+    assert {name for name in {*FORBIDDEN_IN_PLUGINS, "_hashlib"} if name in loaded} == set()
 
 
 def test_a_zygote_imports_by_name_only_before_it_serves() -> None:
@@ -238,8 +238,7 @@ def test_the_zygote_imports_nothing_late_and_runs_no_text(path: Path) -> None:
     tree = ast.parse(path.read_text())
     for node in ast.walk(tree):
         assert not isinstance(node, ast.Import | ast.ImportFrom) or node in tree.body, f"{path.name}:{node.lineno}"
-        # a file: of the package, for the build id
-        for name in FORBIDDEN_CALLS - ({"open"} if path.name == "protocol.py" else set()):
+        for name in FORBIDDEN_CALLS:
             assert not is_call_of(node, name), f"{path.name}: {name}()"
 
 

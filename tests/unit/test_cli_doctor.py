@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from cnisandbox.cli import doctor, install, launcher, wrapping
+from cnisandbox.cli import build, doctor, install, launcher, wrapping
 from cnisandbox.cli.main import main
 from cnisandbox.cli.probes import DEGRADED, MISSING, OK, Probe, Seen, attempt, machine, runner, zygote
 from cnisandbox.cli.wrapping import How
@@ -271,7 +271,7 @@ class Zygote:
 
 
 class TestWarm:
-    BUILD_ID = protocol.build_id(str(launcher.package_directory()))
+    BUILD_ID = build.build_id(str(launcher.package_directory()))
 
     @pytest.fixture
     def place(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -359,7 +359,7 @@ class TestWarm:
     ) -> None:
         (place / "safe-bridge").unlink()
         with monkeypatch.context() as older:
-            older.setattr(protocol, "build_id", lambda _package: b"o" * 32)
+            older.setattr(build, "build_id", lambda _package: b"o" * 32)
             self.install(place)
         with Zygote(place.parent / "bridge", self.hello(b"o" * 32)):
             seen = self.row(monkeypatch, capsys, place)

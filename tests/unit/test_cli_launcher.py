@@ -9,9 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from cnisandbox.cli import launcher
+from cnisandbox.cli import build, launcher
 from cnisandbox.errors import InvalidConfig, InvalidEnvironment, IoFailure
-from cnisandbox.zygote import protocol
 
 FOREIGN = b"\x7fELF somebody else's plugin"
 SAVED = "bridge" + launcher.SAVED_SUFFIX
@@ -95,7 +94,7 @@ class TestContent:
 
     def test_settings_are_those_of_this_build(self, directory_fd: int, directory: Path) -> None:
         install(directory_fd)
-        build_id = protocol.build_id(str(launcher.package_directory()))
+        build_id = build.build_id(str(launcher.package_directory()))
         expected = launcher.Settings("bridge", build_id, "/run/cnisandbox/zygote/bridge")
         assert launcher.settings_of(directory_fd, "bridge") == expected
         foreign(directory)
@@ -109,18 +108,18 @@ class TestContent:
             (tmp_path / name).parent.mkdir(exist_ok=True)
             (tmp_path / name).symlink_to("/usr/bin/python3")
             monkeypatch.setattr(sys, "executable", str(tmp_path / name))
-            ids.append(protocol.build_id(str(tmp_path)))
+            ids.append(build.build_id(str(tmp_path)))
         assert ids[0] == ids[1] != ids[2]
 
     def test_build_is_another_when_any_file_of_code_is(self, tmp_path: Path) -> None:
         (tmp_path / "part").mkdir()
-        before = {protocol.build_id(str(tmp_path))}
+        before = {build.build_id(str(tmp_path))}
         for name, text in (("a.py", "1"), ("a.py", "2"), ("part/b.so", "1"), ("part/c.py", "1")):
             (tmp_path / name).write_text(text)
-            assert protocol.build_id(str(tmp_path)) not in before
-            before.add(protocol.build_id(str(tmp_path)))
+            assert build.build_id(str(tmp_path)) not in before
+            before.add(build.build_id(str(tmp_path)))
         (tmp_path / "note.txt").write_text("1")
-        assert protocol.build_id(str(tmp_path)) in before
+        assert build.build_id(str(tmp_path)) in before
 
     @pytest.mark.parametrize("interpreter", ["python3", "", "./python3", "/" + "x" * 511, "/opt/a\0b/python"])
     def test_interpreter_that_no_launcher_can_start_is_refused(
@@ -205,7 +204,7 @@ class TestInstall:
         install(directory_fd)
         path = directory / "bridge"
         if spoil == "content":
-            build_id = protocol.build_id(str(launcher.package_directory()))
+            build_id = build.build_id(str(launcher.package_directory()))
             path.write_bytes(path.read_bytes().replace(build_id, b"x" * len(build_id)))
         else:
             path.chmod(0o700)

@@ -4,7 +4,7 @@ import os
 import socket
 import time
 
-from cnisandbox.cli import launcher
+from cnisandbox.cli import build, launcher
 from cnisandbox.cli.launcher import Settings
 from cnisandbox.cli.probes import DEGRADED, OK, Probe, Seen
 from cnisandbox.errors import CniError
@@ -54,7 +54,7 @@ def _probe(path: str, found: dict[str, Settings]) -> Probe:
 
 
 def _look(found: dict[str, Settings]) -> Seen:
-    current = protocol.build_id(str(launcher.package_directory()))
+    current = build.build_id(str(launcher.package_directory()))
     stale = [name for name, settings in found.items() if settings.build_id != current]
     answers = {name: ask(settings) for name, settings in found.items()}
     texts = [f"installed with another build than this: {' '.join(stale)}"] if stale else []
