@@ -6,9 +6,11 @@ under way finish and ends; SIGHUP does the same and starts anew, after an upgrad
 """
 
 import argparse
+import fcntl
 import os
 import socket
 import sys
+import time
 
 from cnisandbox.cli import build, launcher
 from cnisandbox.cli.install import require_root
@@ -17,6 +19,8 @@ from cnisandbox.zygote import code, protocol
 
 _FIRST_INHERITED_FD = 3
 _BACKLOG = 256
+# LIMIT: seconds in which the slots of a zygote that was killed are gone.
+_GONE_S = 1.0
 # Without what a plugin never loads: this interpreter's modules are those of every call that it serves.
 _SCRIPT = """\
 import sys
@@ -73,7 +77,41 @@ def _made(directory: str) -> dict[str, int]:
     except OSError as error:
         raise IoFailure(f"make directory {quoted(directory)}: {reason(error)}") from error
     launcher.require_safe_directory(directory)
-    return {name: _listen(protocol.socket_path(name, directory)) for name in launcher.plugin_names()}
+    paths = {name: protocol.socket_path(name, directory) for name in launcher.plugin_names()}
+    # Two that start at once do so one after the other; the second one then finds the first.
+    with launcher.opened(directory) as directory_fd:
+        fcntl.flock(directory_fd, fcntl.LOCK_EX)
+        for path in paths.values():
+            _require_free(path)
+        return {name: _listen(path) for name, path in paths.items()}
+
+
+def _require_free(path: str) -> None:
+    """Refuse a socket that somebody listens at, be it a zygote, or systemd for one; what is left of a dead one may go.
+
+    Raises:
+        IoFailure: Somebody does.
+    """
+    deadline = time.monotonic() + _GONE_S
+    while not _is_free(path):
+        if time.monotonic() > deadline:
+            raise IoFailure(
+                f"listen at {quoted(path)}: there is a zygote already",
+                "end it first, or systemctl stop cnisandbox-zygote.socket cnisandbox-zygote.service",
+            )
+        time.sleep(0.1)
+
+
+def _is_free(path: str) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as peer:
+        peer.setblocking(False)  # a zygote that hangs has a full queue, and is there
+        try:
+            peer.connect(path)
+        except (FileNotFoundError, ConnectionRefusedError):
+            return True
+        except OSError:  # BlockingIOError among others
+            return False
+    return False
 
 
 def _listen(path: str) -> int:

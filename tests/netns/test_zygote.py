@@ -15,6 +15,7 @@ import socket
 import stat
 import struct
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -746,6 +747,21 @@ class TestEnd:
             thread.join()
         zygote.wait_until_ready()
         zygote.warm("ADD")
+
+    def test_second_zygote_is_refused_and_the_first_serves_on(self, single: Zygote) -> None:
+        sockets = self.sockets(single)
+        assert b"there is a zygote already" in self.refused(single)
+        with signalled([single.pid, *single.slots()], signal.SIGSTOP, signal.SIGCONT):
+            assert b"there is a zygote already" in self.refused(single)
+        assert self.sockets(single) == sockets
+        wait_until(single.slots)
+        single.warm("ADD")
+
+    @staticmethod
+    def refused(zygote: Zygote) -> bytes:
+        """What a second zygote says when it may not start."""
+        command = [sys.executable, "-I", "-m", "cnisandbox.cli.main", "serve"]
+        return zygote.world.run(command, expect=1).stderr
 
     def test_idle_zygote_ends_when_it_is_told_to(self, world: World, plugin_dir: str) -> None:
         zygote = Zygote(world, plugin_dir, "--pool", "1", "--idle-exit", "1")
