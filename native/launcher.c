@@ -35,8 +35,9 @@
 #define NONCE_BYTES 16
 /* LIMIT: of the environment; the kernel's own limit is higher, and what is longer is served without a zygote. */
 #define MAX_ENVIRONMENT (128 << 10)
-/* LIMIT: milliseconds that a zygote which does not answer, or whose pool is empty, may cost. */
-#define PATIENCE_MS 300
+/* LIMIT: seconds that a zygote which does not answer, or whose pool is empty, may cost. The two look alike from here; in a
+ * burst of calls an interpreter for each who waits would take the time from those who make the next slots. */
+#define PATIENCE_S 1
 /* LIMIT: milliseconds for the zygote to say how an engine has ended. */
 #define OBITUARY_MS 2000
 
@@ -119,7 +120,7 @@ static uint32_t flatten(char **envp, char *buffer)
 
 static int connect_to_zygote(void)
 {
-	const struct timeval patience = { .tv_usec = PATIENCE_MS * 1000 };
+	const struct timeval patience = { .tv_sec = PATIENCE_S };
 	struct sockaddr_un address = { .sun_family = AF_UNIX };
 	int fd;
 

@@ -36,8 +36,8 @@ from cnisandbox.hints import NamedTuple, NoReturn
 from cnisandbox.plugin import Plugin, needs_of, run
 from cnisandbox.zygote import protocol
 
-# LIMIT: seconds for a launcher to send its request; it does so at once.
-_REQUEST_TIMEOUT_S = 1.0
+# LIMIT: seconds for a launcher to send its request; it does so at once. Less than the patience of those behind it.
+_REQUEST_TIMEOUT_S = 0.5
 _STATUS_BYTES = 8192
 _SAME = ("mnt", "net", "pid", "user")
 # The levels that a slot is prepared for; the others are for measuring.
