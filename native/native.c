@@ -3,6 +3,7 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/capability.h>
 #include <linux/mount.h>
 #include <linux/nsfs.h>
 #include <linux/seccomp.h>
@@ -74,6 +75,34 @@ int native_clear_ambient(void)
 int native_set_securebits(unsigned long bits)
 {
 	return (int)checked(prctl(PR_SET_SECUREBITS, bits, 0, 0, 0));
+}
+
+/* The kernel drops one capability at a time, and says EINVAL to the first that it does not know. */
+int native_empty_bounding_set(void)
+{
+	unsigned long capability;
+
+	for (capability = 0; capability < 64; capability++)
+		if (prctl(PR_CAPBSET_DROP, capability, 0, 0, 0) < 0)
+			return errno == EINVAL && capability > 0 ? 0 : -errno;
+	return 0;
+}
+
+/* The permitted and the effective set keep what is in `held`, the inheritable set what is in `inheritable`. */
+int native_cut_capabilities(uint64_t held, uint64_t inheritable)
+{
+	struct __user_cap_header_struct header = { _LINUX_CAPABILITY_VERSION_3, 0 };
+	struct __user_cap_data_struct sets[2];
+	int word;
+
+	if (syscall(SYS_capget, &header, sets) < 0)
+		return -errno;
+	for (word = 0; word < 2; word++) {
+		sets[word].effective &= (uint32_t)(held >> 32 * word);
+		sets[word].permitted &= (uint32_t)(held >> 32 * word);
+		sets[word].inheritable &= (uint32_t)(inheritable >> 32 * word);
+	}
+	return (int)checked(syscall(SYS_capset, &header, sets));
 }
 
 int native_close_range(unsigned int first, unsigned int last, unsigned int flags)

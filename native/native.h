@@ -5,6 +5,8 @@ int native_ns_get_userns(int fd);
 int native_ns_get_nstype(int fd);
 int native_clear_ambient(void);
 int native_set_securebits(unsigned long bits);
+int native_empty_bounding_set(void);
+int native_cut_capabilities(uint64_t held, uint64_t inheritable);
 int native_close_range(unsigned int first, unsigned int last, unsigned int flags);
 int native_madvise(uint64_t address, uint64_t bytes, int advice);
 int native_pidfd_open(int pid);

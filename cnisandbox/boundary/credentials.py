@@ -44,11 +44,8 @@ def drop_credentials(uid: int, gid: int, capabilities: tuple[int, ...], *, is_ke
 
     Order: after everything that needs another capability.
     """
-    # ORDER: PR_CAPBSET_DROP and PR_SET_SECUREBITS ask for CAP_SETPCAP, which set_caps below takes away.
-    # KERNEL: a capability newer than libcap stays in the set; the attestation sees it and refuses.
-    for capability in prctl.ALL_CAPS:
-        if _is_in_bounding_set(capability):
-            prctl.capbset_drop(capability)
+    # ORDER: PR_CAPBSET_DROP and PR_SET_SECUREBITS ask for CAP_SETPCAP, which `_cut_sets` takes away.
+    _empty_bounding_set()
     # ORDER: NO_SETUID_FIXUP makes setresuid leave the sets alone, so nothing depends on PR_SET_KEEPCAPS.
     # python-prctl refuses the two ambient bits, which are newer than it.
     checked(lib.native_set_securebits(LOCKED_SECUREBITS), "securebits")
@@ -58,24 +55,28 @@ def drop_credentials(uid: int, gid: int, capabilities: tuple[int, ...], *, is_ke
     os.setresuid(uid, uid, uid)
     if not is_kept_over_exec:
         checked(lib.native_clear_ambient(), "ambient set")
-    surplus = [capability for capability in prctl.ALL_CAPS if capability not in capabilities]
-    prctl.set_caps(
-        (surplus, (prctl.CAP_EFFECTIVE, prctl.CAP_PERMITTED), False),
-        (surplus if is_kept_over_exec else prctl.ALL_CAPS, (prctl.CAP_INHERITABLE,), False),
-    )
+    _cut_sets(capabilities, capabilities if is_kept_over_exec else ())
+
+
+def _empty_bounding_set() -> None:
+    # One call of ours: python-prctl would take 82, of which half only ask.
+    checked(lib.native_empty_bounding_set(), "bounding set")
+
+
+def _cut_sets(held: tuple[int, ...], inheritable: tuple[int, ...]) -> None:
+    # One call of ours: python-prctl makes lists of what goes, and knows nothing that is newer than libcap.
+    checked(lib.native_cut_capabilities(mask_of(held), mask_of(inheritable)), "capability sets")
+
+
+def mask_of(capabilities: tuple[int, ...]) -> int:
+    """Say capabilities as the kernel does: a bit for each."""
+    return sum(1 << capability for capability in capabilities)
 
 
 def leave_groups() -> None:
     """Leave all supplementary groups; nothing is asked of the kernel when there are none."""
     if os.getgroups():
         os.setgroups([])
-
-
-def _is_in_bounding_set(capability: int) -> bool:
-    try:
-        return bool(prctl.capbset_read(capability))
-    except OSError:  # EINVAL: this kernel does not have it
-        return False
 
 
 def bind_lifetime(dies_with_parent: bool) -> None:

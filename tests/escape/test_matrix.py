@@ -220,7 +220,7 @@ def without_no_new_privs() -> None:
 
 
 def without_bounding_set_emptied() -> None:
-    _put(credentials, "prctl", capbset_drop=_nothing)
+    credentials._empty_bounding_set = _nothing
 
 
 def without_change_of_user() -> None:
@@ -228,7 +228,7 @@ def without_change_of_user() -> None:
 
 
 def without_capabilities_cut() -> None:
-    _put(credentials, "prctl", set_caps=_nothing)
+    credentials._cut_sets = _nothing
 
 
 def without_limits() -> None:
