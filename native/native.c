@@ -115,6 +115,17 @@ int native_madvise(uint64_t address, uint64_t bytes, int advice)
 	return (int)checked(madvise((void *)(uintptr_t)address, bytes, advice));
 }
 
+/* Which descriptors below `end` are open: their numbers to `fds`, and how many as the result. */
+int native_open_descriptors(int *fds, int end)
+{
+	int fd, count = 0;
+
+	for (fd = 0; fd < end; fd++)
+		if (fcntl(fd, F_GETFD) >= 0 || errno != EBADF)
+			fds[count++] = fd;
+	return count;
+}
+
 int native_pidfd_open(int pid)
 {
 	return (int)checked(syscall(SYS_pidfd_open, pid, 0));

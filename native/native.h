@@ -9,6 +9,7 @@ int native_empty_bounding_set(void);
 int native_cut_capabilities(uint64_t held, uint64_t inheritable);
 int native_close_range(unsigned int first, unsigned int last, unsigned int flags);
 int native_madvise(uint64_t address, uint64_t bytes, int advice);
+int native_open_descriptors(int *fds, int end);
 int native_pidfd_open(int pid);
 int native_pidfd_send_signal(int pidfd, int signal_number);
 int native_pivot_root(const char *new_root, const char *put_old);

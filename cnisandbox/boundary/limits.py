@@ -6,7 +6,7 @@ Privilege: none; limits are only lowered.
 import os
 import resource
 
-from cnisandbox.boundary.syscalls import checked, lib
+from cnisandbox.boundary.syscalls import checked, ffi, lib
 
 # LIMIT: bytes of address space; an interpreter with everything loaded maps under 100 MiB, Go programs reserve more.
 ADDRESS_SPACE_BYTES = 1 << 30
@@ -15,6 +15,14 @@ PROCESSOR_S = 60
 # LIMIT: descriptors; a call needs about ten.
 DESCRIPTORS = 64
 
+_KINDS = {
+    "as": resource.RLIMIT_AS,
+    "core": resource.RLIMIT_CORE,
+    "cpu": resource.RLIMIT_CPU,
+    "fsize": resource.RLIMIT_FSIZE,
+    "nofile": resource.RLIMIT_NOFILE,
+    "nproc": resource.RLIMIT_NPROC,
+}
 _HIGHEST_DESCRIPTOR = 0xFFFFFFFF
 # LIMIT: how far to look where no limit was lowered; nothing of ours opens as many.
 _MOST_DESCRIPTORS = 1024
@@ -47,8 +55,9 @@ def lowered_limits(
         "nproc": processes,
     }
     now = current_limits()
-    is_unlimited = {name for name, value in now.items() if value == resource.RLIM_INFINITY}
-    return {name: value if name in is_unlimited else min(value, now[name]) for name, value in wanted.items()}
+    return {
+        name: value if now[name] == resource.RLIM_INFINITY else min(value, now[name]) for name, value in wanted.items()
+    }
 
 
 def lower_limits(wanted: dict[str, int]) -> None:
@@ -58,7 +67,7 @@ def lower_limits(wanted: dict[str, int]) -> None:
         wanted: What `lowered_limits` says.
     """
     for name, value in wanted.items():
-        resource.setrlimit(getattr(resource, "RLIMIT_" + name.upper()), (value, value))
+        resource.setrlimit(_KINDS[name], (value, value))
 
 
 def current_limits() -> dict[str, int]:
@@ -67,8 +76,7 @@ def current_limits() -> dict[str, int]:
     Returns:
         Name to value; -1 is infinity.
     """
-    kinds = ("AS", "CORE", "CPU", "FSIZE", "NOFILE", "NPROC")
-    return {kind.lower(): resource.getrlimit(getattr(resource, "RLIMIT_" + kind))[1] for kind in kinds}
+    return {name: resource.getrlimit(kind)[1] for name, kind in _KINDS.items()}
 
 
 def close_all_but(keep: set[int]) -> None:
@@ -87,8 +95,9 @@ def open_descriptors() -> list[int]:
     Returns:
         Descriptor numbers, ascending.
     """
-    highest = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    return [fd for fd in range(min(highest, _MOST_DESCRIPTORS)) if is_open(fd)]
+    end = min(resource.getrlimit(resource.RLIMIT_NOFILE)[1], _MOST_DESCRIPTORS)
+    numbers = ffi.new("int[]", end)
+    return list(numbers[0 : lib.native_open_descriptors(numbers, end)])
 
 
 def is_open(fd: int) -> bool:
