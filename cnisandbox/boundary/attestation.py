@@ -134,7 +134,7 @@ class Witness:
 
         Order: after the last namespace was entered, before Landlock.
         """
-        self._namespaces = {name: os.stat(f"ns/{name}", dir_fd=self.process_fd).st_ino for name in namespaces.NAMES}
+        self._namespaces = namespaces.inodes(self.process_fd)
         self._mounts = sorted(_mount_points(self.process_fd))
         self._is_root_read_only = bool(os.statvfs("/").f_flag & os.ST_RDONLY)
         os.close(self.process_fd)
@@ -176,8 +176,7 @@ class Witness:
 
 
 def _parse_status(text: bytes) -> dict[str, str]:
-    pairs = (line.split(":\t", 1) for line in text.decode("ascii", "replace").splitlines() if ":\t" in line)
-    return {name: value.strip() for name, value in pairs}
+    return dict(line.split(":\t", 1) for line in text.decode("ascii", "replace").splitlines() if ":\t" in line)
 
 
 def _mount_points(process_fd: int) -> list[str]:

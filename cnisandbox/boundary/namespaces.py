@@ -48,13 +48,19 @@ class Netns(NamedTuple):
     userns_fd: int | None
 
 
-def inodes() -> dict[str, int]:
+def inodes(process_fd: int | None = None) -> dict[str, int]:
     """Read the inode numbers of this process's own namespaces.
+
+    Args:
+        process_fd: Our own directory in /proc, where /proc is not in view.
 
     Returns:
         Name, as in `NAMES`, to inode number.
     """
-    return {name: os.stat(f"/proc/self/ns/{name}").st_ino for name in NAMES}
+    folder = "/proc/self/ns/" if process_fd is None else "ns/"
+    # KERNEL: the links read "net:[4026531840]"; to follow them takes twice as long, for an inode has to be made.
+    links = {name: os.readlink(folder + name, dir_fd=process_fd) for name in NAMES}
+    return {name: int(link[len(name) + 2 : -1]) for name, link in links.items()}
 
 
 def open_netns(path: str) -> Netns:
