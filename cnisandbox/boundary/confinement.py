@@ -6,8 +6,6 @@ The order is the design; docs/security-model.md has the same list, and a test co
 """
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from cnisandbox.boundary import credentials, landlock, limits, namespaces, seccomp, view
 from cnisandbox.boundary.attestation import Attestation, Witness
@@ -84,18 +82,30 @@ def expected_mounts(wanted: Confinement) -> list[str] | None:
     return None if wanted.has_system_in_view else sorted(["/", *(mount.path for mount in wanted.mounts)])
 
 
-@contextmanager
-def stage(name: str, role: str) -> Iterator[None]:
-    """Give a failure the name of the stage that it happened in.
+class stage:  # noqa: N801 - it is used as a function is; a generator would take three times as long
+    """Give a failure inside a `with` block the name of the stage that it happened in.
+
+    Args:
+        name: The stage.
+        role: Who goes through it.
 
     Raises:
         PrivilegeNotDropped: the kernel refused something inside.
     """
-    try:
-        yield
-    except OSError as error:
-        subject = f" {error.filename}" if error.filename else ""
-        raise PrivilegeNotDropped(f"{name} {role}:{subject} {reason(error)}") from error
+
+    __slots__ = ("_name", "_role")
+
+    def __init__(self, name: str, role: str) -> None:
+        self._name, self._role = name, role
+
+    def __enter__(self) -> None:
+        """Begin."""
+
+    def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
+        """Name the stage, if it failed."""
+        if isinstance(error, OSError):
+            subject = f" {error.filename}" if error.filename else ""
+            raise PrivilegeNotDropped(f"{self._name} {self._role}:{subject} {reason(error)}") from error
 
 
 class Ground(NamedTuple):
