@@ -150,6 +150,9 @@ def prepare(wanted: Confinement, *, comes_back: bool = False) -> Ground:
         witness = Witness()
     if not PROTECTIONS[wanted.level].has_namespaces:
         return Ground(witness)
+    if wanted.dies_with_parent:
+        # KERNEL: a session takes the scheduler 25 us to make, and `bind_lifetime` finds it made.
+        credentials.leave_process_group()
     # ORDER: everything that takes CAP_SYS_ADMIN over our own namespaces comes before the foreign user namespace, in
     # which the copied mounts would be locked.
     with stage("namespaces", wanted.role):

@@ -79,6 +79,14 @@ def leave_groups() -> None:
         os.setgroups([])
 
 
+def leave_process_group() -> None:
+    """Begin a session, and with it a process group, of one's own; nothing is done when there is one."""
+    # KERNEL: kill(0) reaches the whole process group, out of a pid namespace too, and a runtime's plugins are one group
+    # of one user; before Landlock had scopes (Linux 6.12) nothing else kept calls from ending each other.
+    if os.getpgid(0) != os.getpid():
+        os.setsid()
+
+
 def bind_lifetime(dies_with_parent: bool) -> None:
     """Promise never to gain privilege, to hide memory from other processes, to let nobody else write to what is made,
     and to die with the parent.
@@ -94,10 +102,7 @@ def bind_lifetime(dies_with_parent: bool) -> None:
     """
     if dies_with_parent:
         prctl.set_pdeathsig(signal.SIGKILL)
-        # KERNEL: kill(0) reaches the whole process group, out of a pid namespace too, and a runtime's plugins are one
-        # group of one user; before Landlock had scopes (Linux 6.12) nothing else kept calls from ending each other.
-        if os.getpgid(0) != os.getpid():
-            os.setsid()
+        leave_process_group()
     # What is written to state is root's on disk: nobody else may be let in, whatever the runtime's umask is.
     os.umask(os.umask(0o077) | 0o022)
     prctl.set_dumpable(False)
