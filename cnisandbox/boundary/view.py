@@ -122,7 +122,7 @@ def enter_empty_root(mounts: tuple[Mount, ...]) -> None:
     os.fchdir(root_fd)
     for mount, tree_fd in trees:
         inside = mount.path.lstrip("/")
-        os.makedirs(inside, 0o755, exist_ok=True)
+        _make_directories(inside)
         set_attributes(tree_fd, _NOTHING_SPECIAL | MOUNT_ATTR_NOEXEC | (0 if mount.is_writable else MOUNT_ATTR_RDONLY))
         checked(lib.native_move_mount(tree_fd, b"", root_fd, inside.encode(), _MOVE_MOUNT_F_EMPTY_PATH), mount.path)
         if mount.tree_fd is None:
@@ -188,13 +188,24 @@ def enter_program_root(mounts: tuple[Mount, ...], links: tuple[tuple[str, str], 
     os.close(root_fd)
 
 
+def _make_directories(inside: str) -> None:
+    """Make a directory and those above it, as far as they are not there; os.makedirs asks about each of them first."""
+    path = ""
+    for name in inside.split("/"):
+        path += name + "/"
+        try:
+            os.mkdir(path, 0o755)
+        except FileExistsError:
+            continue
+
+
 def _make_mount_point(inside: str, *, is_directory: bool) -> None:
     if os.path.lexists(inside):
         return
     if is_directory:
-        os.makedirs(inside, 0o755)
+        _make_directories(inside)
         return
-    os.makedirs(os.path.dirname(inside) or ".", 0o755, exist_ok=True)
+    _make_directories(os.path.dirname(inside) or ".")
     os.close(os.open(inside, os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o444))
 
 
