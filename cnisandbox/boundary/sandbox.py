@@ -20,7 +20,7 @@ import prctl
 from cnisandbox.boundary import landlock, limits, namespaces, seccomp, service
 from cnisandbox.boundary.attestation import Attestation, Expectation, verify
 from cnisandbox.boundary.confinement import Confinement, confine, expected_limits, expected_mounts, stage
-from cnisandbox.boundary.credentials import CAP_NET_ADMIN
+from cnisandbox.boundary.credentials import CAP_NET_ADMIN, mask_of
 from cnisandbox.boundary.levels import PROTECTIONS, Level
 from cnisandbox.boundary.title import set_title
 from cnisandbox.boundary.view import Mount
@@ -293,7 +293,7 @@ def expectation(
         level=wanted.level,
         uid=None if is_foreign else wanted.uid,
         gid=None if is_foreign else wanted.gid,
-        capabilities=sum(1 << capability for capability in wanted.capabilities),
+        capabilities=mask_of(wanted.capabilities),
         has_own_pid_namespace=has_own_pid_namespace,
         own_namespaces=own_namespaces,
         netns_inode=netns_inode if netns_inode is not None else own_namespaces["net"],

@@ -15,6 +15,7 @@ from cnisandbox.audit import open_log
 from cnisandbox.boundary import limits, namespaces, seccomp
 from cnisandbox.boundary.attestation import Attestation, Expectation
 from cnisandbox.boundary.confinement import Confinement, confine, expected_limits, expected_mounts, stage
+from cnisandbox.boundary.credentials import mask_of
 from cnisandbox.boundary.entry import (
     drop_for_error,
     fill_standard_descriptors,
@@ -183,7 +184,7 @@ def _expectation(wanted: Confinement, own_namespaces: dict[str, int], parent: in
         level=wanted.level,
         uid=wanted.uid,
         gid=wanted.gid,
-        capabilities=sum(1 << capability for capability in wanted.capabilities),
+        capabilities=mask_of(wanted.capabilities),
         has_own_pid_namespace=True,
         own_namespaces=own_namespaces,
         netns_inode=netns_inode,
