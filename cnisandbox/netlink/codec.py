@@ -462,17 +462,33 @@ def decode_attributes(table: Table, data: bytes, context: Context, depth: int) -
     """
     if depth > MAX_DEPTH:
         raise CodecError(f"nested deeper than {MAX_DEPTH}")
-    found, unknown = _sorted(table, data)
     decoded: Attributes = {}
+    unknown: list[tuple[int, bytes]] = []
     late: list[tuple[str, Kind, bytes]] = []
-    for name, (kind, payloads) in found.items():
+    by_number = table.by_number
+    for type_, payload in split_attributes(data):
+        entry = by_number.get(type_ & NLA_TYPE_MASK)
+        if entry is None:
+            unknown.append((type_, payload))
+            continue
+        name, kind = entry
+        if type_ > NLA_TYPE_MASK:
+            _check_flags(name, kind, type_)
+        is_many = isinstance(kind, Many)
+        if name in decoded and not is_many:
+            raise CodecError(f"{name}: occurs twice")
         if isinstance(kind, NestedBy):
-            late.append((name, kind, payloads[0]))
+            late.append((name, kind, payload))
             decoded[name] = None  # keeps the order of the message
-        elif isinstance(kind, Many):
-            decoded[name] = [located(name, kind.kind.decode, item, context, depth) for item in payloads]
+            continue
+        try:
+            value = (kind.kind if is_many else kind).decode(payload, context, depth)
+        except CodecError as error:
+            raise CodecError(f"{name}: {error}") from None
+        if is_many:
+            decoded.setdefault(name, []).append(value)
         else:
-            decoded[name] = located(name, kind.decode, payloads[0], context, depth)
+            decoded[name] = value
     if late:
         around = {**context, **decoded}  # ORDER: what they are selected by is decoded now
         for name, kind, payload in late:
@@ -480,27 +496,6 @@ def decode_attributes(table: Table, data: bytes, context: Context, depth: int) -
     if unknown:
         decoded[UNKNOWN] = unknown
     return decoded
-
-
-def _sorted(table: Table, data: bytes) -> tuple[dict[str, tuple[Kind, list[bytes]]], list[tuple[int, bytes]]]:
-    """Tell known attributes, by name, from unknown ones."""
-    found: dict[str, tuple[Kind, list[bytes]]] = {}
-    unknown: list[tuple[int, bytes]] = []
-    for type_, payload in split_attributes(data):
-        entry = table.by_number.get(type_ & NLA_TYPE_MASK)
-        if entry is None:
-            unknown.append((type_, payload))
-            continue
-        name, kind = entry
-        if type_ > NLA_TYPE_MASK:
-            _check_flags(name, kind, type_)
-        if name not in found:
-            found[name] = (kind, [payload])
-        elif isinstance(kind, Many):
-            found[name][1].append(payload)
-        else:
-            raise CodecError(f"{name}: occurs twice")
-    return found, unknown
 
 
 def _check_flags(name: str, kind: Kind, type_: int) -> None:
@@ -517,16 +512,16 @@ def split_attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
     Raises:
         CodecError: A length is wrong; raised when the iteration comes to it.
     """
-    offset = 0
-    while offset < len(data):
-        left = len(data) - offset
-        if left < _ATTRIBUTE.size:
+    offset, left = 0, len(data)
+    while left > 0:
+        if left < 4:
             raise CodecError(f"{left} bytes where an attribute begins")
         length, type_ = _ATTRIBUTE.unpack_from(data, offset)
-        if not _ATTRIBUTE.size <= length <= left:
+        if not 4 <= length <= left:
             raise CodecError(f"an attribute of {length} bytes where {left} are left")
-        yield type_, data[offset + _ATTRIBUTE.size : offset + length]
-        offset += aligned(length)
+        yield type_, data[offset + 4 : offset + length]
+        size = length + 3 & ~3
+        offset, left = offset + size, left - size
 
 
 def located(name: str, step: Callable[..., Any], *args: Any) -> Any:

@@ -31,7 +31,7 @@ from cnisandbox.netlink.message import (
     decode_messages,
     encode_message,
 )
-from cnisandbox.netlink.tables import ROUTE_TABLES
+from cnisandbox.netlink.tables import ROUTE_ANSWERS, ROUTE_TABLES
 
 NETLINK_ROUTE = 0
 SOL_NETLINK = 270
@@ -214,7 +214,7 @@ class NetlinkSocket:
         if flags & _socket.MSG_TRUNC:
             self._fail(request, errno.EMSGSIZE, "the answer is too long")
         try:
-            messages = decode_messages(data, ROUTE_TABLES)
+            messages = decode_messages(data, ROUTE_ANSWERS)
         except CodecError as error:
             self._fail(request, errno.EBADMSG, f"the kernel's answer: {error}")
         for message in messages:

@@ -15,3 +15,5 @@ ROUTE_TABLES: dict[int, Table] = {
     **dict.fromkeys(vlan.TYPES, vlan.VLAN),
     vlan.RTM_GETVLAN: vlan.DUMP_REQUEST,
 }
+
+ROUTE_ANSWERS: dict[int, Table] = {**ROUTE_TABLES, link.RTM_NEWLINK: link.SEEN}
