@@ -164,20 +164,36 @@ class Worker:
             CniError: what it raised.
             IsolationError: the worker's state or its answer is not what was agreed; it is over then.
         """
+        return self.start(function, *args, **kwargs)()
+
+    def start(
+        self, function: Callable[Parameters, Returned], *args: Parameters.args, **kwargs: Parameters.kwargs
+    ) -> Callable[[], Returned]:
+        """Have the worker run a declared function as `call` does, while the caller goes on.
+
+        Returns:
+            What waits for the result, or raises, as `call` does; to be called before the worker is asked anything else.
+        """
         if kwargs:
             raise TypeError("arguments cross the boundary by position")
         self._require_session()
         self.attest()
         if self._through is not None:
-            run_here: Returned = self._through.call(function, *args)
-            return run_here
-        try:
-            result: Returned = service.call(self._channel, function, args, CALL_TIMEOUT_S)
-        except BoundaryViolation:
-            # A late answer would be taken for the answer to the next call, which may be one that undoes.
-            self._is_over = True
-            raise
-        return result
+            return _run(self._through.call, function, *args)
+        # A late answer would be taken for the answer to the next call, which may be one that undoes.
+        self._is_over = True
+        service.post(self._channel, function, args, CALL_TIMEOUT_S)
+
+        def finish() -> Returned:
+            self._is_over = False
+            try:
+                result: Returned = service.collect(self._channel, function, CALL_TIMEOUT_S)
+            except BoundaryViolation:
+                self._is_over = True
+                raise
+            return result
+
+        return finish
 
     def begin(
         self, function: Callable[Parameters, object], *args: Parameters.args, **kwargs: Parameters.kwargs
@@ -209,6 +225,20 @@ class Worker:
             os.kill(self.pid, signal.SIGKILL)
             os.waitpid(self.pid, 0)
             self.pid = 0
+
+
+def _run(function: Callable[..., Returned], *args: object) -> Callable[[], Returned]:
+    """Run a function; what is returned tells how it went."""
+    try:
+        result = function(*args)
+    except CniError as error:
+        failure = error
+
+        def fail() -> NoReturn:
+            raise failure
+
+        return fail
+    return lambda: result
 
 
 def spawn(

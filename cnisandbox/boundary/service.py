@@ -118,34 +118,14 @@ def describe_error(error: CniError) -> list[object]:
     return [_ERROR, index, error.msg, error.details, operation, target, number]
 
 
-def call(channel: Channel, function: Callable[..., Any], arguments: tuple[object, ...], timeout_s: float) -> Any:
-    """Ask the other end to run a declared function.
+def post(channel: Channel, function: Callable[..., Any], arguments: tuple[object, ...], timeout_s: float) -> None:
+    """Ask the other end to run a declared function, without waiting for the answer.
 
     Args:
         channel: Our end.
         function: A function that was declared before the fork.
         arguments: Its arguments.
-        timeout_s: Seconds to wait for the answer.
-
-    Returns:
-        The result, checked against the function's annotation here: the answer comes from a process that may be hostile.
-
-    Raises:
-        CniError: what the function raised.
-        BoundaryViolation: the answer is late, malformed or of the wrong type, or the process has ended.
-    """
-    post(channel, function, arguments, timeout_s)
-    answer = channel.receive(timeout_s)
-    match answer:
-        case [int(kind), value] if kind == _OK:
-            return check(value, function.__annotations__["return"], f"result of {function.__name__}")
-        case [int(kind), *rest] if kind == _ERROR:
-            raise rebuild_error(rest)
-    raise BoundaryViolation(f"call {function.__name__}: the answer has no known shape")
-
-
-def post(channel: Channel, function: Callable[..., Any], arguments: tuple[object, ...], timeout_s: float) -> None:
-    """Ask the other end to run a declared function, without waiting for the answer.
+        timeout_s: Seconds until the request must be on its way.
 
     Raises:
         BoundaryViolation: the other end has gone or does not read, or does not know the function.
@@ -155,6 +135,30 @@ def post(channel: Channel, function: Callable[..., Any], arguments: tuple[object
     except ValueError as error:
         raise BoundaryViolation(f"call {function.__name__}: it was not declared before the worker began") from error
     channel.send([index, list(arguments)], timeout_s)
+
+
+def collect(channel: Channel, function: Callable[..., Any], timeout_s: float) -> Any:
+    """Wait for the answer to what was posted.
+
+    Args:
+        channel: Our end.
+        function: What was posted.
+        timeout_s: Seconds to wait.
+
+    Returns:
+        The result, checked against the function's annotation here: the answer comes from a process that may be hostile.
+
+    Raises:
+        CniError: what the function raised.
+        BoundaryViolation: the answer is late, malformed or of the wrong type, or the process has ended.
+    """
+    answer = channel.receive(timeout_s)
+    match answer:
+        case [int(kind), value] if kind == _OK:
+            return check(value, function.__annotations__["return"], f"result of {function.__name__}")
+        case [int(kind), *rest] if kind == _ERROR:
+            raise rebuild_error(rest)
+    raise BoundaryViolation(f"call {function.__name__}: the answer has no known shape")
 
 
 def rebuild_error(fields: list[object]) -> CniError:
