@@ -41,6 +41,11 @@ class Ipam:
         return bool(self._type)
 
     @property
+    def is_in_process(self) -> bool:
+        """Whether it is one of ours, which is not executed and waits for nobody."""
+        return self.is_configured and isinstance(self._plugin(), _InProcess)
+
+    @property
     def _type(self) -> str:
         return self._field.string()
 

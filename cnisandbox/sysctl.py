@@ -81,14 +81,23 @@ def ignore_router_advertisements(ifname: str) -> None:
     write_if_present(interface_key("ipv6", ifname, "accept_ra"), "0")
 
 
+def set_sysctl(key: str, value: str) -> None:
+    """Write a setting, whatever value it has; for one that the kernel gives new links with another value.
+
+    Raises:
+        KernelRefused: As `write_sysctl`.
+    """
+    _write(_checked(key, "write sysctl"), value)
+
+
 def write_if_present(key: str, value: str) -> None:
-    """Write a setting that the kernel may have been built, or booted, without.
+    """Write a setting that the kernel may have been built, or booted, without, whatever value it has.
 
     Raises:
         KernelRefused: It is there, and writing it failed.
     """
     try:
-        write_sysctl(key, value)
+        set_sysctl(key, value)
     except KernelRefused as error:
         if error.errno != errno.ENOENT:
             raise
@@ -158,8 +167,4 @@ def _write(path: str, value: str) -> None:
 
 
 def _open(path: str, flags: int) -> int:
-    root_fd = os.open(ROOT, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        return os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=root_fd)
-    finally:
-        os.close(root_fd)
+    return os.open(f"{ROOT}/{path}", flags | os.O_CLOEXEC | os.O_NOFOLLOW)

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable
 from ipaddress import ip_address, ip_interface
 
-from cnisandbox.boundary.sandbox import GIVEN_FD, Worker
+from cnisandbox.boundary.sandbox import GIVEN_FD
 from cnisandbox.boundary.workers import Needs
 from cnisandbox.bridge_config import BridgeConfig, parse_config
 from cnisandbox.cni.netconf import Attachment, NetConf
@@ -25,24 +25,26 @@ from cnisandbox.errors import CheckFailed, CniError, EnvironmentFailure, KernelR
 from cnisandbox.hints import NoReturn
 from cnisandbox.names import attachment_alias, host_ifname, is_attachments, is_of_network, network_alias
 from cnisandbox.netlink import routes
-from cnisandbox.netlink.addresses import ensure_addresses
-from cnisandbox.netlink.bridge import BridgeSetup, EnsuredLink, ensure_bridge, get_port, list_vlans, set_vlans
+from cnisandbox.netlink.bridge import BridgeSetup, get_port, list_vlans, set_vlans
 from cnisandbox.netlink.interface import (
     InterfaceAddress,
     InterfaceSetup,
     announce_addresses,
     check_interface,
-    configure_interface,
+    configure_new_interface,
 )
 from cnisandbox.netlink.links import (
     Link,
     delete_link_by_index,
     get_link,
     get_link_by_index,
+    get_links,
     list_ports,
     wait_for_operstate_up,
+    wait_until_gone,
 )
-from cnisandbox.netlink.veth import VethSetup, create_veth
+from cnisandbox.netlink.port import be_gateway, connect
+from cnisandbox.netlink.veth import VethSetup
 from cnisandbox.netlink.vlan_gateway import VlanGatewaySetup, ensure_vlan_gateway
 from cnisandbox.nft.masquerade import Owner, add_masquerade, delete_masquerade, gc_masquerade, has_masquerade
 from cnisandbox.nft.spoofcheck import (
@@ -54,17 +56,15 @@ from cnisandbox.nft.spoofcheck import (
 )
 from cnisandbox.plugin import Call, Plugin, run
 from cnisandbox.plugins.host_local import HostLocal
-from cnisandbox.sysctl import write_sysctl
 
 # Where the container's end stands among the interfaces of the result.
 _CONTAINER = 2
-# LIMIT: seconds between looks whether a link is gone, which takes 0.7 ms.
-_LOOK_AGAIN_S = 0.0002
+# LIMIT: how long the host worker looks whether a link is gone, which takes 0.7 ms, before somebody looks for an answer.
+_LOOK_AGAIN_MS = 20
 # LIMIT: seconds until it must be gone.
 _PATIENCE_S = 5.0
 _NAME_ATTEMPTS = 4
 _OPERSTATE_TIMEOUT_MS = 2500
-_FORWARDING = {4: "net/ipv4/ip_forward", 6: "net/ipv6/conf/all/forwarding"}
 _DEFAULT_ROUTE = {4: "0.0.0.0/0", 6: "::/0"}
 
 
@@ -91,14 +91,14 @@ class Bridge(Plugin):
         config = parse_config(call.request.netconf, call.request.args)
         require_expressible(call.request.netconf.version, has_addresses=call.ipam.is_configured)
         _require_free_ifname(call)
-        layer3 = _addresses(call, config) if call.ipam.is_configured else Result()
         # Chosen here, so that nothing which the container's worker says is used on the host.
         mac = config.mac or _random_mac()
-        bridge, host_end = _connect(call, config, mac)
-        gateway = _configure_gateway(call, config, bridge, layer3)
+        layer3, bridge, host_end = _connect(call, config, mac)
+        gateway = _ensure_vlan_gateway(call, config, bridge) if config.vlan and _wants_gateway(config, layer3) else None
         if config.wants_spoofcheck:
             _guard_against_spoofing(call, host_end, mac)
-        _configure_container(call, config, host_end, layer3)
+        _configure(call, config, gateway or bridge, host_end, layer3)
+        _wait_until_connected(call, config, host_end, layer3, mac)
         if config.wants_masquerade and layer3.ips:
             _masquerade(call, layer3)
         interfaces = (
@@ -179,6 +179,8 @@ def _require_free_ifname(call: Call) -> None:
 
 def _addresses(call: Call, config: BridgeConfig) -> Result:
     """Get addresses, and complete them with what the bridge's gateway follows from."""
+    if not call.ipam.is_configured:
+        return Result()
     result = call.ipam.add()
     if not result.ips:
         raise EnvironmentFailure("get addresses: the address plugin gave none")
@@ -212,55 +214,50 @@ def _has_default(given: tuple[Route, ...], version: int) -> bool:
     return any(str(ip_interface(route.dst).network) == _DEFAULT_ROUTE[version] for route in given)
 
 
-def _connect(call: Call, config: BridgeConfig, mac: str) -> tuple[Link, Link]:
-    """Make the bridge, when it is not there, and a port of it whose other end is the container's interface.
+def _connect(call: Call, config: BridgeConfig, mac: str) -> tuple[Result, Link, Link]:
+    """Get addresses, and make a port of the bridge whose other end is the container's interface; also the bridge.
 
     Returns:
-        The bridge and the host's end.
+        The addresses, the bridge and the host's end.
     """
+    network, attachment = call.request.netconf.name, call.request.attachment
+    bridge = BridgeSetup(
+        ifname=config.bridge,
+        mac=_random_mac(),
+        mtu=config.mtu,
+        alias=network_alias(network),
+        is_promisc=config.is_promisc,
+        wants_vlan_filtering=bool(config.vlans),
+    )
+    pair = VethSetup(
+        ifname="",
+        peer_ifname=call.request.ifname,
+        peer_netns_fd=GIVEN_FD,  # the container's netns, in the host worker
+        mtu=config.mtu,
+        mac=_random_mac(),
+        peer_mac=mac,
+        is_hairpin=config.is_hairpin or None,
+        is_isolated=config.is_isolated or None,
+        alias=attachment_alias(network, attachment),
+    )
+    ifnames = [host_ifname(network, attachment, attempt) for attempt in range(_NAME_ATTEMPTS)]
+    # One that is executed may wait for a server, and others wait for the lock.
+    layer3 = Result() if call.ipam.is_in_process else _addresses(call, config)
     # Only a failing ADD and GC remove bridges, and they do it under the same lock and only without ports.
     with call.locked(f"bridge-{config.bridge}"):
-        setup = BridgeSetup(
-            ifname=config.bridge,
-            mac=_random_mac(),
-            mtu=config.mtu,
-            alias=network_alias(call.request.netconf.name),
-            is_promisc=config.is_promisc,
-            wants_vlan_filtering=bool(config.vlans),
-        )
-        bridge: EnsuredLink = call.host.call(ensure_bridge, setup)
-        if bridge.is_created:
-            call.undo.push(_remove_bridge, call, config.bridge)
-        host_end = _create_pair(call, config, bridge.link, mac)
-        # ORDER: not before: when the container has the interface already, it is somebody else's, and stays.
-        call.undo.push(call.host.call, delete_link_by_index, host_end.ifindex)
-    if config.vlans:
-        call.host.call(set_vlans, host_end.ifindex, config.vlans, not config.keeps_default_vlan)
-    return bridge.link, host_end
-
-
-def _create_pair(call: Call, config: BridgeConfig, bridge: Link, mac: str) -> Link:
-    network, attachment = call.request.netconf.name, call.request.attachment
-    for attempt in range(_NAME_ATTEMPTS):
-        setup = VethSetup(
-            ifname=host_ifname(network, attachment, attempt),
-            peer_ifname=call.request.ifname,
-            peer_netns_fd=GIVEN_FD,  # the container's netns, in the host worker
-            mtu=config.mtu,
-            mac=_random_mac(),
-            peer_mac=mac,
-            master=bridge.ifindex,
-            is_hairpin=config.is_hairpin or None,
-            is_isolated=config.is_isolated,
-            alias=attachment_alias(network, attachment),
-        )
+        finish = call.host.start(connect, bridge, pair, ifnames)
         try:
-            return call.host.call(create_veth, setup)
-        except KernelRefused as error:
-            is_name_taken = error.errno == errno.EEXIST and error.target == setup.ifname
-            if not is_name_taken or attempt == _NAME_ATTEMPTS - 1:
-                raise
-    raise AssertionError("the loop returns or raises")
+            if call.ipam.is_in_process:
+                layer3 = _addresses(call, config)
+        finally:
+            # ORDER: also when there are no addresses; and behind them, so that they are given back last.
+            connection = finish()
+            if connection.bridge.is_created:
+                call.undo.push(_remove_bridge, call, config.bridge)
+            call.undo.push(call.host.call, delete_link_by_index, connection.host_end.ifindex)
+    if config.vlans:
+        call.host.call(set_vlans, connection.host_end.ifindex, config.vlans, not config.keeps_default_vlan)
+    return layer3, connection.bridge.link, connection.host_end
 
 
 def _random_mac() -> str:
@@ -270,42 +267,45 @@ def _random_mac() -> str:
     return octets.hex(":")
 
 
-def _configure_gateway(call: Call, config: BridgeConfig, bridge: Link, layer3: Result) -> Link | None:
-    """Give the bridge, or its VLAN's interface, the gateways' addresses, and have the host forward.
+def _wants_gateway(config: BridgeConfig, layer3: Result) -> bool:
+    return config.is_gateway and bool(layer3.ips)
 
-    Returns:
-        The VLAN's interface; None without a VLAN.
-    """
-    if not config.is_gateway or not layer3.ips:
-        return None
-    holder, vlan_link = bridge, None
-    if config.vlan:
-        port_ifname = host_ifname(call.request.netconf.name, call.request.attachment, _NAME_ATTEMPTS)
-        setup = VlanGatewaySetup(
-            config.vlan, port_ifname, _random_mac(), config.mtu, network_alias(call.request.netconf.name)
-        )
-        with call.locked(f"bridge-{config.bridge}"):
-            ensured = call.host.call(ensure_vlan_gateway, bridge, setup)
-            vlan_link = holder = ensured.link
-        if ensured.is_created:
-            call.undo.push(_remove_vlan_gateway, call, config.bridge, holder.ifname)
+
+def _ensure_vlan_gateway(call: Call, config: BridgeConfig, bridge: Link) -> Link:
+    """Make the VLAN's interface, when it is not there."""
+    network = call.request.netconf.name
+    port_ifname = host_ifname(network, call.request.attachment, _NAME_ATTEMPTS)
+    setup = VlanGatewaySetup(config.vlan, port_ifname, _random_mac(), config.mtu, network_alias(network))
+    with call.locked(f"bridge-{config.bridge}"):
+        ensured = call.host.call(ensure_vlan_gateway, bridge, setup)
+    if ensured.is_created:
+        call.undo.push(_remove_vlan_gateway, call, config.bridge, ensured.link.ifname)
+    return ensured.link
+
+
+def _configure(call: Call, config: BridgeConfig, holder: Link, host_end: Link, layer3: Result) -> None:
+    """Configure the container's end; and, at the same time, have the host be the gateway."""
+    setup = _interface_setup(call, config, layer3)
+    if not _wants_gateway(config, layer3):
+        call.inside.call(configure_new_interface, host_end.peer, setup)
+        return
     gateways = [f"{ip.gateway}/{ip_interface(ip.address).network.prefixlen}" for ip in layer3.ips if ip.gateway]
-    call.host.call(ensure_addresses, holder.ifindex, holder.ifname, gateways, config.is_forced, True)
-    for version in sorted({ip_interface(gateway).version for gateway in gateways}):
-        call.host.call(write_sysctl, _FORWARDING[version], "1")
-    return vlan_link
+    finish = call.host.start(be_gateway, holder.ifindex, holder.ifname, gateways, config.is_forced)
+    try:
+        call.inside.call(configure_new_interface, host_end.peer, setup)
+    finally:
+        finish()
 
 
-def _configure_container(call: Call, config: BridgeConfig, host_end: Link, layer3: Result) -> None:
-    """Configure the container's end and wait until packets pass."""
-    call.inside.call(configure_interface, _interface_setup(call, config, layer3))
+def _wait_until_connected(call: Call, config: BridgeConfig, host_end: Link, layer3: Result, mac: str) -> None:
+    """Wait until packets pass, and tell the neighbours."""
     if config.is_left_down:
         return
     state = call.host.call(wait_for_operstate_up, host_end.ifindex, _OPERSTATE_TIMEOUT_MS)
     if state != "up":
         raise EnvironmentFailure(f"wait for link {host_end.ifname}: bridge port in error state: {state}")
     if layer3.ips:
-        call.inside.call(announce_addresses, call.request.ifname)
+        call.inside.call(announce_addresses, host_end.peer, mac)
 
 
 def _interface_setup(call: Call, config: BridgeConfig, layer3: Result) -> InterfaceSetup:
@@ -335,45 +335,62 @@ def _masquerade(call: Call, layer3: Result) -> None:
 
 def _delete_links(call: Call) -> None:
     """Delete the pair by whichever end can be reached: by the name in the container; ours by name and mark as well."""
-    alias = attachment_alias(call.request.netconf.name, call.request.attachment)
-    # Neither depends on the other: who has the container worker cannot keep our end of the pair on the host.
-    _to_the_end(lambda: _delete_from_inside(call, alias), lambda: _delete_from_outside(call, alias))
-
-
-def _delete_from_outside(call: Call, alias: str) -> None:
     network, attachment = call.request.netconf.name, call.request.attachment
-    for attempt in range(_NAME_ATTEMPTS):
-        link = call.host.call(get_link, host_ifname(network, attachment, attempt))
-        if link is not None and link.alias == alias:
-            call.host.call(delete_link_by_index, link.ifindex)
+    finish = call.host.start(get_links, [host_ifname(network, attachment, n) for n in range(_NAME_ATTEMPTS)], [])
+    inside: list[Link] = []
+    # Neither depends on the other: who has the container worker cannot keep our end of the pair on the host.
+    _to_the_end(lambda: inside.extend(_look_inside(call)), lambda: _delete_ends(call, inside, finish()))
 
 
-def _delete_from_inside(call: Call, alias: str) -> None:
+def _look_inside(call: Call) -> list[Link]:
+    link = call.container.call(get_link, call.request.ifname) if call.container is not None else None
+    return [] if link is None else [link]
+
+
+def _delete_ends(call: Call, inside: list[Link], named: list[Link | None]) -> None:
+    """Delete the container's link, and those of the host that have the names and the mark of ours.
+
+    Args:
+        call: The call.
+        inside: The container's link, if there is one.
+        named: The links of the host that have the names.
+    """
+    alias = attachment_alias(call.request.netconf.name, call.request.attachment)
+    left = {link.ifindex: link for link in named if link is not None and link.alias == alias}
+    _to_the_end(
+        *(lambda link=link: _delete_from_inside(call, link, left, alias) for link in inside),
+        lambda: _delete_from_outside(call, left),
+    )
+
+
+def _delete_from_outside(call: Call, left: dict[int, Link]) -> None:
+    for ifindex in left:
+        call.host.call(delete_link_by_index, ifindex)
+
+
+def _delete_from_inside(call: Call, link: Link, left: dict[int, Link], alias: str) -> None:
     """Delete the container's link, and with it the host's; not one that is marked as another attachment's."""
-    container = call.container
-    link = container.call(get_link, call.request.ifname) if container is not None else None
-    if container is None or link is None:
-        return
-    peer = call.host.call(get_link_by_index, link.peer) if link.peer else None
+    peer = left.get(link.peer) or (call.host.call(get_link_by_index, link.peer) if link.peer else None)
     # An index means something in its own netns only: the link that has it here must point back.
     if peer is None or peer.kind != "veth" or peer.peer != link.ifindex:
-        container.call(delete_link_by_index, link.ifindex)
+        call.inside.call(delete_link_by_index, link.ifindex)
     elif not is_attachments(peer.alias) or peer.alias == alias:
-        _delete_pair(call, container, link.ifindex, peer.ifindex, is_own=peer.alias == alias)
+        _delete_pair(call, link.ifindex, peer.ifindex, is_own=peer.alias == alias)
+        left.pop(peer.ifindex, None)
 
 
-def _delete_pair(call: Call, container: Worker, ifindex: int, peer_ifindex: int, *, is_own: bool) -> None:
+def _delete_pair(call: Call, ifindex: int, peer_ifindex: int, *, is_own: bool) -> None:
     """Delete a pair; it is gone long before the kernel says so to who has asked for it, who waits in rcu_barrier()."""
-    container.begin(delete_link_by_index, ifindex)
+    call.inside.begin(delete_link_by_index, ifindex)
     deadline = time.monotonic() + _PATIENCE_S
-    while True:
-        # ORDER: asked before the look; after an answer, what the look sees is what came of it.
-        is_over = container.has_answered() or time.monotonic() > deadline
-        if call.host.call(get_link_by_index, peer_ifindex) is None:
-            return
+    is_over = False
+    while not call.host.call(wait_until_gone, peer_ifindex, 0 if is_over else _LOOK_AGAIN_MS):
         if is_over:
             break
-        time.sleep(_LOOK_AGAIN_S)
+        # ORDER: asked before the last look; after an answer, what that sees is what came of it.
+        is_over = call.inside.has_answered() or time.monotonic() > deadline
+    else:
+        return
     if not is_own:
         raise KernelRefused("delete link", call.request.ifname, errno.EBUSY, "it is still there")
     call.host.call(delete_link_by_index, peer_ifindex)

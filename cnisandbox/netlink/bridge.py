@@ -19,6 +19,7 @@ from cnisandbox.netlink.links import (
     delete_link_by_index,
     delete_unanswered,
     execute_and_look,
+    get_link,
     get_request,
     link_header,
     required_link,
@@ -115,6 +116,9 @@ def ensure_bridge(setup: BridgeSetup) -> EnsuredLink:
         KernelRefused: EEXIST if the name belongs to another kind of link; EOPNOTSUPP if VLAN filtering is wanted and
             the kernel has none. A bridge that this call made is gone then.
     """
+    link = get_link(setup.ifname)
+    if link is not None:
+        return EnsuredLink(_adapted(link, setup, is_new=False), is_created=False)
     create = _create_request(setup)
     look = get_request(ifname=setup.ifname)
     try:
@@ -124,13 +128,13 @@ def ensure_bridge(setup: BridgeSetup) -> EnsuredLink:
         raise
     if answers[0].errno not in {0, errno.EEXIST}:
         raise _named_gap(refusal(create, answers[0]), setup.wants_vlan_filtering)
+    is_created = answers[0].errno == 0  # or somebody else has been faster
     link = required_link(look, answers[1])
-    if answers[0].errno == errno.EEXIST:
-        return EnsuredLink(_adapted(link, setup, is_new=False), is_created=False)
     try:
-        return EnsuredLink(_adapted(link, setup, is_new=True), is_created=True)
+        return EnsuredLink(_adapted(link, setup, is_new=is_created), is_created)
     except BaseException:
-        delete_link_by_index(link.ifindex)
+        if is_created:
+            delete_link_by_index(link.ifindex)
         raise
 
 

@@ -474,21 +474,21 @@ def decode_attributes(table: Table, data: bytes, context: Context, depth: int) -
         name, kind = entry
         if type_ > NLA_TYPE_MASK:
             _check_flags(name, kind, type_)
-        is_many = isinstance(kind, Many)
-        if name in decoded and not is_many:
+        item = kind.kind if isinstance(kind, Many) else kind
+        if name in decoded and item is kind:
             raise CodecError(f"{name}: occurs twice")
         if isinstance(kind, NestedBy):
             late.append((name, kind, payload))
             decoded[name] = None  # keeps the order of the message
             continue
         try:
-            value = (kind.kind if is_many else kind).decode(payload, context, depth)
+            value = item.decode(payload, context, depth)
         except CodecError as error:
             raise CodecError(f"{name}: {error}") from None
-        if is_many:
-            decoded.setdefault(name, []).append(value)
-        else:
+        if item is kind:
             decoded[name] = value
+        else:
+            decoded.setdefault(name, []).append(value)
     if late:
         around = {**context, **decoded}  # ORDER: what they are selected by is decoded now
         for name, kind, payload in late:

@@ -20,7 +20,7 @@ from cnisandbox.netlink.prefix import parse_prefix
 from cnisandbox.netlink.routes import Route, missing_routes
 from cnisandbox.netlink.tables.route import RT_SCOPE_LINK
 from cnisandbox.netlink.transport import route_socket
-from cnisandbox.sysctl import interface_key, write_if_present, write_sysctl
+from cnisandbox.sysctl import interface_key, set_sysctl, write_if_present, write_sysctl
 
 DAD_DEADLINE_S = 5.0  # LIMIT: one probe takes a second, with random delay two
 DAD_INTERVAL_S = 0.05
@@ -87,6 +87,17 @@ def configure_interface(setup: InterfaceSetup) -> Link:
             whoever made the link deletes it.
     """
     ifindex = execute_and_look([], ifname=setup.ifname).ifindex
+    configure_new_interface(ifindex, setup)
+    return execute_and_look([], ifindex=ifindex)
+
+
+@declared
+def configure_new_interface(ifindex: int, setup: InterfaceSetup) -> None:
+    """Configure a container's interface whose index is known, without a look at it.
+
+    Raises:
+        KernelRefused: As `configure_interface`.
+    """
     _write_settings(setup)
     adding = [addresses_.add_request(ifindex, item.address, not setup.wants_dad) for item in setup.addresses]
     change = LinkChange(is_up=setup.is_up or None, alias=setup.alias or None)
@@ -96,22 +107,25 @@ def configure_interface(setup: InterfaceSetup) -> Link:
         route_socket().execute(adding)
         _await_dad(ifindex, setup)
         adding = []
-    return execute_and_look([*adding, *routing], ifindex=ifindex)
+    route_socket().execute([*adding, *routing])
 
 
 @declared
-def announce_addresses(ifname: str) -> None:
+def announce_addresses(ifindex: int, mac: str) -> None:
     """Tell the neighbours whose addresses these are, so that nobody sends to the interface that had them before.
 
     Order: after `configure_interface`, when the host's end is operationally up. The kernel announces too when the link
     comes up, but a bridge drops that: its port forwards only after linkwatch has run (6.18).
 
+    Args:
+        ifindex: The link.
+        mac: The address that it has.
+
     Raises:
         KernelRefused: ENODEV if there is no such link.
     """
-    link = execute_and_look([], ifname=ifname)
     # KERNEL: setting the link's address to what it is announces again, with arp_notify and ndisc_notify (6.18)
-    route_socket().execute([change_request(link.ifindex, LinkChange(mac=link.mac))])
+    route_socket().execute([change_request(ifindex, LinkChange(mac=mac))])
 
 
 @declared
@@ -161,7 +175,7 @@ def _write_settings(setup: InterfaceSetup) -> None:
     if setup.wants_dad:
         write_if_present(interface_key("ipv6", setup.ifname, "enhanced_dad"), "1")
     write_if_present(interface_key("ipv6", setup.ifname, "accept_dad"), "1" if setup.wants_dad else "0")
-    write_sysctl(interface_key("ipv4", setup.ifname, "arp_notify"), "1")
+    set_sysctl(interface_key("ipv4", setup.ifname, "arp_notify"), "1")
     if any(_is_ipv6(item) for item in setup.addresses):
         write_sysctl(interface_key("ipv6", "lo", "disable_ipv6"), "0")
         write_sysctl(interface_key("ipv6", setup.ifname, "disable_ipv6"), "0")

@@ -25,6 +25,8 @@ from cnisandbox.netlink.tables.link import (
 from cnisandbox.netlink.transport import Answer, Request, route_socket
 
 IFNAME_BYTES = 15  # LIMIT: IFNAMSIZ of include/uapi/linux/if.h, with its NUL
+# LIMIT: seconds between looks whether a link is gone, which takes 0.7 ms.
+_LOOK_AGAIN_S = 0.0002
 NO_MAC = "00:00:00:00:00:00"
 
 
@@ -126,6 +128,18 @@ def get_link_by_index(ifindex: int) -> Link | None:
 
 
 @declared
+def get_links(ifnames: list[str], ifindexes: list[int]) -> list[Link | None]:
+    """Look at several links at once.
+
+    Returns:
+        One per name, then one per index; None where there is no such link.
+    """
+    requests = [get_request(ifname=ifname) for ifname in ifnames]
+    requests += [get_request(ifindex=ifindex) for ifindex in ifindexes]
+    return [found_link(answer) for answer in route_socket().execute(requests)]
+
+
+@declared
 def list_ports(master: int) -> list[Link]:
     """List the links that are enslaved to one.
 
@@ -196,6 +210,21 @@ def delete_link_by_index(ifindex: int) -> bool:
     """
     request = Request("delete link", f"with index {ifindex}", RTM_DELLINK, link_header(ifindex), {}, 0, (errno.ENODEV,))
     return route_socket().execute([request])[0].errno == 0
+
+
+@declared
+def wait_until_gone(ifindex: int, timeout_ms: int) -> bool:
+    """Wait until there is no link of this index.
+
+    Returns:
+        False if there still is one when the time has run out; 0 looks once.
+    """
+    deadline = time.monotonic() + timeout_ms / 1000
+    while get_link_by_index(ifindex) is not None:
+        if time.monotonic() >= deadline:
+            return False
+        time.sleep(_LOOK_AGAIN_S)
+    return True
 
 
 @declared

@@ -15,7 +15,6 @@ from cnisandbox.netlink.links import (
     checked_ifname,
     delete_link_by_index,
     delete_unanswered,
-    execute_and_look,
     get_link,
     get_link_by_index,
     get_request,
@@ -137,4 +136,5 @@ def _finish(link: Link, setup: VethSetup) -> Link:
     if not attributes:
         return link
     request = Request("set up veth", setup.ifname, RTM_NEWLINK, link_header(link.ifindex), attributes)
-    return execute_and_look([request], ifindex=link.ifindex)
+    route_socket().execute([request])
+    return link._replace(alias=setup.alias)

@@ -285,7 +285,7 @@ def test_neighbours_that_know_another_owner_are_told(pod, item):
     pod.run(["ip", "neighbour", "add", address, *stale])
     link = pod.call(configure_interface, InterfaceSetup("eth0", [item], []), netns="blue")
     assert pod.call(lambda: wait_for_operstate_up(get_link("vethtest").ifindex, 5000)) == "up"
-    pod.call(announce_addresses, "eth0", netns="blue")
+    pod.call(announce_addresses, link.ifindex, link.mac, netns="blue")
     wait_until(lambda: [n["lladdr"] for n in pod.ip("neighbour", "show", address, "dev", "cni0")] == [link.mac])
 
 

@@ -1,0 +1,82 @@
+"""The host's half of an attachment: a bridge, and a pair whose one end is a port of it and the other the container's.
+
+One function per step of ADD, so that the host worker is asked once for each.
+
+Privilege: CAP_NET_ADMIN in the netns, and in the one that the container's end is for.
+"""
+
+import errno
+
+from cnisandbox.boundary.calls import declared
+from cnisandbox.errors import KernelRefused
+from cnisandbox.hints import NamedTuple
+from cnisandbox.netlink.addresses import ensure_addresses
+from cnisandbox.netlink.bridge import BridgeSetup, EnsuredLink, ensure_bridge
+from cnisandbox.netlink.links import Link, delete_link_by_index, list_ports
+from cnisandbox.netlink.veth import VethSetup, create_veth
+from cnisandbox.sysctl import write_sysctl
+
+_FORWARDING = {4: "net/ipv4/ip_forward", 6: "net/ipv6/conf/all/forwarding"}
+
+
+class Connection(NamedTuple):
+    """What `connect` made.
+
+    Attributes:
+        bridge: The bridge.
+        host_end: The end of the pair that is its port.
+    """
+
+    bridge: EnsuredLink
+    host_end: Link
+
+
+@declared
+def connect(bridge: BridgeSetup, pair: VethSetup, ifnames: list[str]) -> Connection:
+    """Make a bridge, when it is not there, and a pair whose one end is a port of it.
+
+    Args:
+        bridge: What the bridge is to be.
+        pair: What the pair is to be; `ifname` and `master` are filled in here.
+        ifnames: Names for this end: the first that is not taken.
+
+    Raises:
+        KernelRefused: As `ensure_bridge` and `create_veth`; what this call made is gone then.
+
+    Order: under the bridge's lock, without which somebody could remove it before it has the port.
+    """
+    ensured = ensure_bridge(bridge)
+    try:
+        return Connection(ensured, _create_pair(pair._replace(master=ensured.link.ifindex), ifnames))
+    except BaseException:
+        if ensured.is_created and not list_ports(ensured.link.ifindex):
+            delete_link_by_index(ensured.link.ifindex)
+        raise
+
+
+def _create_pair(pair: VethSetup, ifnames: list[str]) -> Link:
+    for ifname in ifnames[:-1]:
+        try:
+            return create_veth(pair._replace(ifname=ifname))
+        except KernelRefused as error:
+            if (error.errno, error.target) != (errno.EEXIST, ifname):
+                raise
+    return create_veth(pair._replace(ifname=ifnames[-1]))
+
+
+@declared
+def be_gateway(ifindex: int, ifname: str, addresses: list[str], is_forced: bool) -> None:
+    """Give a link the gateways' addresses, and have the host forward packets of their families.
+
+    Args:
+        ifindex: The bridge, or the interface of one of its VLANs.
+        ifname: Its name, for the message.
+        addresses: All that it is to have, with prefix lengths.
+        is_forced: Remove what is in the way, instead of failing.
+
+    Raises:
+        KernelRefused: As `ensure_addresses` and `write_sysctl`.
+    """
+    ensure_addresses(ifindex, ifname, addresses, is_forced, True)
+    for version in sorted({6 if ":" in address else 4 for address in addresses}):
+        write_sysctl(_FORWARDING[version], "1")
