@@ -1,18 +1,22 @@
 """Which addresses an attachment holds, without reading every reservation.
 
 The reservations are one file per address, each with the name of its owner; the reference plugin finds what an owner has
-by reading all of them. The index is the reverse: one file per owner, whose text is the list of its addresses. It is
-written under another name and renamed, so nobody reads half of it. (A symbolic link would be a smaller record, but the
-engine may not make any: a root-run reference plugin would write through one that stands where it expects a file.)
+by reading all of them. The index is the reverse: one file per owner, whose text is the list of its addresses. (A
+symbolic link would be a smaller record, but the engine may not make any: a root-run reference plugin would write
+through one that stands where it expects a file.)
 
     <dataDir>/.cnisandbox/<network>/
         <container id>:<ifname>     "10.1.2.3 2001:db8::3"     an attachment
         <container id>:             "10.1.2.9"                 a record of the old format, which has no ifname
-        seal                        "<mtime> <inode> <boot id>"
-        new                         a file on its way into the store or the index; never there between two operations
+        seal                        "<boot id> <mtime> <inode>"
+        new                         a file on its way into the store; only a killed process leaves it there
 
 It is a cache. It is believed only while its seal fits the directory that it describes (store.py says how), and what it
 says is verified against the reservation before anything is done with it. Losing it costs one reading of everything.
+
+So entries are written in place, and the seal is overwritten, without a second file and a rename() (which on ext4 makes
+the disk work each time). Entries change only while the seal is broken: half an entry is never believed. Half a seal
+does not fit: its boot id comes first, and each mtime is another one. The seal has always the same length.
 
 Privilege: none.
 """
@@ -36,10 +40,11 @@ _NAME_LIMIT = 255
 # LIMIT: an attachment has one address of each range set; somebody's hundred are found by reading every reservation.
 _TEXT_LIMIT = 1000
 
-# A file on its way, here or into the store, whose lock keeps everybody else from it.
+# A file on its way into the store, whose lock keeps everybody else from it.
 NEW = "new"
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_OVERWRITE = os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 class Seal(NamedTuple):
@@ -55,6 +60,10 @@ class Seal(NamedTuple):
     inode: int
     boot_id: str
 
+    def text(self) -> str:
+        """Write it as the file has it, which has always the same length: numbers of 64 bits have up to 20 digits."""
+        return f"{self.boot_id} {self.mtime_ns:020} {self.inode:020}"
+
 
 def entry_name(owner: Attachment) -> str | None:
     """Name the entry of an owner.
@@ -68,26 +77,38 @@ def entry_name(owner: Attachment) -> str | None:
 
 
 class Index:
-    """The entries and the seal of one network.
+    """The entries and the seal of one network, for one operation: what has been read is not read again.
 
     Args:
         fd: Directory of the index; stays the caller's.
+
+    Order: under the store's lock, so that nobody else writes here.
     """
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
+        self._texts: dict[str, str] = {}
 
     def seal(self) -> Seal | None:
         """Read the seal; None when there is none that can be read."""
         try:
-            mtime_ns, inode, boot_id = self._text(_SEAL).split(" ")
+            boot_id, mtime_ns, inode = self._text(_SEAL).split(" ")
             return Seal(int(mtime_ns), int(inode), boot_id)
         except ValueError:
             return None
 
     def put_seal(self, seal: Seal) -> None:
-        """Write the seal; no seal at all if this ends half-way."""
-        self._put(_SEAL, f"{seal.mtime_ns} {seal.inode} {seal.boot_id}")
+        """Write the seal; one that fits nothing if this ends half-way."""
+        text = seal.text()
+        if len(self._text(_SEAL)) != len(text):
+            self._put(_SEAL, text)
+            return
+        fd = os.open(_SEAL, _OVERWRITE, dir_fd=self._fd)
+        try:
+            os.write(fd, os.fsencode(text))
+        finally:
+            os.close(fd)
+        self._texts[_SEAL] = text
 
     def addresses(self, owner: Attachment) -> list[str] | None:
         """List the addresses in the entry of an owner.
@@ -116,8 +137,8 @@ class Index:
         """
         wanted = _texts(records)
         for name in os.listdir(self._fd):
-            if ":" in name and name not in wanted:
-                os.unlink(name, dir_fd=self._fd)
+            if name == NEW or (":" in name and name not in wanted):
+                self._put(name, "")
         for name, text in wanted.items():
             if self._text(name) != text:
                 self._put(name, text)
@@ -129,6 +150,11 @@ class Index:
             self._put(name, _text_of(change(addresses)))
 
     def _text(self, name: str) -> str:
+        if name not in self._texts:
+            self._texts[name] = self._read(name)
+        return self._texts[name]
+
+    def _read(self, name: str) -> str:
         try:
             fd = os.open(name, _READ, dir_fd=self._fd)
         except FileNotFoundError:
@@ -143,45 +169,39 @@ class Index:
             os.close(fd)
 
     def _put(self, name: str, text: str) -> None:
-        if not text:
+        self._texts.pop(name, None)  # what it says is unknown if this fails
+        if text:
+            write_file(name, text, self._fd)
+        else:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(name, dir_fd=self._fd)
-            return
-        write_new(self._fd, text)
-        try:
-            os.rename(NEW, name, src_dir_fd=self._fd, dst_dir_fd=self._fd)
-        except OSError:
-            remove_new(self._fd)
-            raise
+        self._texts[name] = text
 
 
-def write_new(directory_fd: int, text: str) -> None:
-    """Write the file that is on its way.
+def write_file(name: str, text: str, directory_fd: int) -> None:
+    """Write a file of its own; what had its name before loses it, and is not written through.
+
+    That may be what a process that died has left: between link() and unlink(), a second name of a reservation.
 
     Raises:
         OSError: it cannot be made or written; it is not there then.
+
+    Order: under the store's lock, so that nobody else is at it.
     """
-    fd = os.open(NEW, _CREATE, 0o600, dir_fd=directory_fd)
+    try:
+        fd = os.open(name, _CREATE, 0o600, dir_fd=directory_fd)
+    except FileExistsError:
+        os.unlink(name, dir_fd=directory_fd)
+        fd = os.open(name, _CREATE, 0o600, dir_fd=directory_fd)
     data = os.fsencode(text)
     try:
         if os.write(fd, data) != len(data):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     except OSError:
-        remove_new(directory_fd)
+        os.unlink(name, dir_fd=directory_fd)
         raise
     finally:
         os.close(fd)
-
-
-def remove_new(directory_fd: int) -> None:
-    """Remove what a process that died, or a write that failed, has left half-way.
-
-    Unlinked, not used again: a process that died between link() and unlink() left a second name of a reservation.
-
-    Order: under the store's lock, so that nobody is at it.
-    """
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(NEW, dir_fd=directory_fd)
 
 
 def _texts(records: Iterable[tuple[str, Attachment]]) -> dict[str, str]:

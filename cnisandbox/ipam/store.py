@@ -7,8 +7,12 @@
     <dataDir>/.cnisandbox/       the index (index.py); the reference plugin does not look there
 
 Crash safety. A reservation is written elsewhere and then link()ed to its name: it is there with its content or not at
-all, and link() fails if the name is taken. Whatever a killed process leaves is found by the DEL that follows. Nothing
-is synced: after a power loss the boot id is another one, and what earlier boots reserved is taken back anyway.
+all, and link() fails if the name is taken. Whatever a killed process leaves is found by the DEL that follows.
+
+Nothing is synced. What a process has written, all others see at once, even if it is killed in the next moment; fsync()
+is for what has to outlive the kernel. Here that is nothing: after a power loss the containers are gone, the boot id is
+another one, and what earlier boots reserved is taken back, whatever of it came to the disk. last_reserved_ip.* is a
+hint: without it, addresses are handed out from the first one on.
 
 Speed. Finding an owner's reservations takes the same few system calls whether there are ten or fifty thousand, because
 the index says which they are. The reference plugin, or a person with `rm`, changes the directory without telling the
@@ -44,7 +48,7 @@ from types import TracebackType
 from cnisandbox.cni.netconf import Attachment
 from cnisandbox.errors import CniError, IoFailure, TryAgain, reason
 from cnisandbox.hints import NamedTuple
-from cnisandbox.ipam.index import NEW, Index, Seal, entry_name, remove_new, write_new
+from cnisandbox.ipam.index import NEW, Index, Seal, entry_name, write_file
 
 _LOCK = "lock"
 _INDEX = ".cnisandbox"
@@ -53,6 +57,7 @@ _LINE_BREAK = "\r\n"
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # NONBLOCK: somebody's fifo must not hold the lock
+_READ_AND_WRITE = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _OPEN_LOCK = os.O_RDONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
 
 _HOUR_NS = 3600 * 10**9
@@ -101,6 +106,7 @@ class Store:
         self._network = network
         self._boot = boot
         self._fds: list[int] = []
+        self._last_reserved: dict[int, tuple[int, str]] = {}  # descriptor and text of what has been read
         self._reserved: list[tuple[str, Attachment]] = []
         self._unreadable: list[str] = []
         self._is_changed = False
@@ -148,9 +154,6 @@ class Store:
         is_sound = error is None or isinstance(error, CniError)
         try:
             failures = self.release_all(reversed(self._reserved)) if error is not None else []
-            if error is not None and self._is_changed:
-                with contextlib.suppress(OSError):  # the next operation tries again
-                    remove_new(self._index_directory)
             if self._is_changed and self._is_index_good and is_sound:
                 self._seal()
         finally:
@@ -199,8 +202,8 @@ class Store:
             False if it is taken.
         """
         self._is_changed = True
-        write_new(self._index_directory, f"{owner.container_id}{_LINE_BREAK}{owner.ifname}")
         index, directory = self._index_directory, self._directory
+        write_file(NEW, f"{owner.container_id}{_LINE_BREAK}{owner.ifname}", index)
         try:
             os.link(NEW, address, src_dir_fd=index, dst_dir_fd=directory, follow_symlinks=False)
             # ORDER: from here on the owner's DEL finds it, index or no index: the directory has lost its seal.
@@ -210,16 +213,18 @@ class Store:
         finally:
             os.unlink(NEW, dir_fd=index)
         self._update_index(self._index.add, owner, address)
-        write_new(self._index_directory, address)
-        os.rename(NEW, f"{_LAST_RESERVED}{set_index}", src_dir_fd=index, dst_dir_fd=directory)
+        self._put_last_reserved(set_index, address)
         return True
 
     def last_reserved(self, set_index: int) -> str:
         """Return what is noted as the address that was reserved last from a range set; empty if nothing is."""
         try:
-            return _read(f"{_LAST_RESERVED}{set_index}", self._directory)
+            fd = self._open_at(self._directory, f"{_LAST_RESERVED}{set_index}", _READ_AND_WRITE)
         except FileNotFoundError:
             return ""
+        text = _read(fd)
+        self._last_reserved[set_index] = (fd, text)
+        return text.strip()
 
     def release(self, owner: Attachment) -> list[str]:
         """Free everything that an attachment holds; if it holds nothing, what its container holds in the old format.
@@ -262,11 +267,12 @@ class Store:
 
     def _lock(self, data_fd: int, *, create: bool) -> bool:
         if create:
-            _make_directory(self._network, data_fd, 0o755)
-        try:
-            self._directory = self._open_at(data_fd, self._network, _DIRECTORY)
-        except FileNotFoundError:
-            return False
+            self._directory = self._open_made(data_fd, self._network, 0o755)
+        else:
+            try:
+                self._directory = self._open_at(data_fd, self._network, _DIRECTORY)
+            except FileNotFoundError:
+                return False
         self._lock_file = self._open_at(self._directory, _LOCK, _OPEN_LOCK, 0o750)
         fcntl.flock(self._lock_file, fcntl.LOCK_EX)
         return True
@@ -277,7 +283,6 @@ class Store:
 
     def _open_index(self, data_fd: int) -> None:
         self._index_directory = self._open_index_directory(data_fd)
-        remove_new(self._index_directory)
         self._index = Index(self._index_directory)
         seal = self._index.seal()
         is_sealed = seal is not None and (seal.mtime_ns, seal.inode) == _mtime_and_inode(self._directory)
@@ -289,14 +294,16 @@ class Store:
         self._rewrite_index(self._scan())
 
     def _open_index_directory(self, data_fd: int) -> int:
-        parent = data_fd
-        for name in (_INDEX, self._network):
-            try:
-                parent = self._open_at(parent, name, _DIRECTORY)
-            except FileNotFoundError:
-                _make_directory(name, parent, 0o700)
-                parent = self._open_at(parent, name, _DIRECTORY)
-        return parent
+        return self._open_made(self._open_made(data_fd, _INDEX, 0o700), self._network, 0o700)
+
+    def _open_made(self, directory: int, name: str, mode: int) -> int:
+        """Open a directory that is made if it is missing."""
+        try:
+            return self._open_at(directory, name, _DIRECTORY)
+        except FileNotFoundError:
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(name, mode, dir_fd=directory)
+            return self._open_at(directory, name, _DIRECTORY)
 
     def _open_at(self, directory: int, name: str, flags: int, mode: int = 0) -> int:
         fd = os.open(name, flags, mode, dir_fd=directory)
@@ -330,9 +337,13 @@ class Store:
     def _owner_of(self, address: str) -> Attachment | None:
         """Read a reservation; None if it is gone or empty."""
         try:
-            text = _read(address, self._directory)
+            fd = os.open(address, _READ, dir_fd=self._directory)
         except FileNotFoundError:
             return None
+        try:
+            text = _read(fd).strip()
+        finally:
+            os.close(fd)
         container_id, _, ifname = text.partition(_LINE_BREAK)
         return Attachment(container_id, ifname) if text else None
 
@@ -357,6 +368,14 @@ class Store:
         except FileNotFoundError:
             return False
         return status.st_mtime < self._boot.time_s
+
+    def _put_last_reserved(self, set_index: int, address: str) -> None:
+        # What a process that is killed here leaves is the next hint, or another one, or none.
+        fd, text = self._last_reserved.get(set_index, (-1, ""))
+        if fd >= 0 and len(os.fsencode(text)) <= len(address):
+            os.pwrite(fd, address.encode(), 0)
+        else:
+            write_file(f"{_LAST_RESERVED}{set_index}", address, self._directory)
 
     def _remove(self, address: str, owner: Attachment) -> None:
         self._is_changed = True
@@ -431,20 +450,11 @@ def _mtime_and_inode(fd: int) -> tuple[int, int]:
     return status.st_mtime_ns, status.st_ino
 
 
-def _make_directory(name: str, parent: int, mode: int) -> None:
-    with contextlib.suppress(FileExistsError):
-        os.mkdir(name, mode, dir_fd=parent)
-
-
-def _read(name: str, directory: int) -> str:
-    fd = os.open(name, _READ, dir_fd=directory)
-    try:
-        data = os.read(fd, _RECORD_SIZE)
-        if len(data) == _RECORD_SIZE:
-            data += os.read(fd, _RECORD_LIMIT)
-    finally:
-        os.close(fd)
-    return os.fsdecode(data).strip()
+def _read(fd: int) -> str:
+    data = os.read(fd, _RECORD_SIZE)
+    if len(data) == _RECORD_SIZE:
+        data += os.read(fd, _RECORD_LIMIT)
+    return os.fsdecode(data)
 
 
 def _is_address(name: str) -> bool:

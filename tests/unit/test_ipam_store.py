@@ -97,6 +97,13 @@ class TestAllocation:
             state.delete(ETH0)
         assert seen == [f"10.1.2.{last}" for last in (2, 3, 4, 5, 6, 2, 3)]
 
+    def test_last_reserved_address_may_have_any_length(self, state: StateDirectory) -> None:
+        for wanted in ("10.1.2.254", "10.1.2.2", "10.1.2.31"):
+            sets = (parse_range_set(Value([{"subnet": "10.1.2.0/24", "rangeStart": wanted}], "r")),)
+            assert state.add(ETH0, sets) == [wanted]
+            assert state.delete(ETH0) == []
+            assert (state.network_path / "last_reserved_ip.0").read_text() == wanted
+
     def test_each_interface_has_its_own_address(self, state: StateDirectory) -> None:
         assert state.add(ETH0, SETS) == ["10.1.2.2"]
         assert state.add(ETH1, SETS) == ["10.1.2.3"]
@@ -387,7 +394,7 @@ class TestCollection:
 
 
 class TestFailure:
-    @pytest.mark.parametrize("call", ["write", "link", "rename"])
+    @pytest.mark.parametrize("call", ["write", "link", "pwrite"])
     def test_full_disk_leaves_nothing(self, state: StateDirectory, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
         state.add(OTHER, SETS)
         fail(monkeypatch, call, errno.ENOSPC)
@@ -408,12 +415,12 @@ class TestFailure:
         assert state.reservations() == {"10.1.2.2": b"c2\r\neth0"}
         assert state.add(ETH0, SETS) == ["10.1.2.3"]
 
-    @pytest.mark.parametrize("call", ["link", "rename"])
+    @pytest.mark.parametrize(("call", "name"), [("link", "2001:db8::2"), ("open", "last_reserved_ip.1")])
     def test_what_could_not_be_taken_back_is_told_and_found_by_delete(
-        self, state: StateDirectory, monkeypatch: pytest.MonkeyPatch, call: str
+        self, state: StateDirectory, monkeypatch: pytest.MonkeyPatch, call: str, name: str
     ) -> None:
         sets = range_sets("10.1.2.0/29", "2001:db8::/64")
-        fail(monkeypatch, call, errno.EIO, lambda _, name, **__: name in ("2001:db8::2", "last_reserved_ip.1"))
+        fail(monkeypatch, call, errno.EIO, lambda *arguments, **_: is_creating(name, *arguments))
         fail(monkeypatch, "unlink", errno.EROFS, lambda name, **_: name == "10.1.2.2")
         with pytest.raises(IoFailure) as caught:
             state.add(ETH0, sets)
@@ -436,7 +443,7 @@ class TestFailure:
     ) -> None:
         state.add(ETH0, SETS)
         state.foreign_add("10.1.2.5", b"c1\r\neth0")
-        fail(monkeypatch, "rename", errno.ENOSPC)
+        fail(monkeypatch, "open", errno.ENOSPC, lambda *arguments, **_: is_creating("c1:eth0", *arguments))
         assert state.delete(ETH0) == []
         assert state.reservations() == {}
 
@@ -444,7 +451,7 @@ class TestFailure:
         self, state: StateDirectory, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         state.add(OTHER, SETS)
-        fail(monkeypatch, "rename", errno.ENOSPC, lambda _, name, **__: name == "c1:eth0")
+        fail(monkeypatch, "open", errno.ENOSPC, lambda *arguments, **_: is_creating("c1:eth0", *arguments))
         assert state.add(ETH0, SETS) == ["10.1.2.3"]
         monkeypatch.undo()
         assert state.held(ETH0) == ["10.1.2.3"]
@@ -511,6 +518,19 @@ class TestIndex:
         state.add(OTHER, SETS)
         assert state.reservations() == {"10.1.2.2": b"c1\r\neth0", "10.1.2.3": b"c2\r\neth0"}
 
+    @pytest.mark.parametrize("written", [1, 20, 36, 37, 45, 50])
+    def test_half_a_seal_fits_nothing(self, state: StateDirectory, written: int) -> None:
+        """As after a SIGKILL in the middle of the last write, which follows setting the mtime."""
+        state.add(ETH0, SETS)
+        state.reboot()
+        before = (state.index_path / "seal").read_text()
+        state.add(OTHER, SETS)
+        after = (state.index_path / "seal").read_text()
+        assert len(before) == len(after) == 78
+        (state.index_path / "seal").write_text(after[:written] + before[written:])
+        (state.index_path / "c2:eth0").unlink()
+        assert state.held(OTHER) == ["10.1.2.3"]
+
     def test_seal_that_is_no_seal_is_replaced(self, state: StateDirectory) -> None:
         state.add(ETH0, SETS)
         (state.index_path / "seal").unlink()
@@ -522,7 +542,7 @@ class TestIndex:
 class TestCrash:
     """SIGKILL instead of each system call that changes something, in turn."""
 
-    CALLS = ("mkdir", "open", "write", "link", "unlink", "rename", "utime")
+    CALLS = ("mkdir", "open", "write", "pwrite", "link", "unlink", "utime")
 
     def test_add_killed_anywhere_leaves_what_delete_frees(self, tmp_path: Path) -> None:
         steps = self.run_all(tmp_path, lambda state: state.add(ETH0, range_sets("10.1.2.0/29", "2001:db8::/64")))
@@ -722,6 +742,11 @@ def look_for_empty(directory: Path) -> int:
             assert content.endswith(b"\r\neth0"), name
             looks += 1
     return looks
+
+
+def is_creating(wanted: str, *arguments: Any) -> bool:
+    """Whether the arguments of open() or link() make a file of that name."""
+    return wanted in arguments and (arguments[0] != wanted or bool(arguments[1] & os.O_CREAT))
 
 
 def fork(work: Callable[[], Any]) -> int:
