@@ -1,5 +1,6 @@
-/* System calls that Python does not have. Each function wraps one call, or one sequence that cannot be taken apart,
- * and returns its result or -errno. No policy here: what is allowed is decided in cnisandbox/boundary. */
+/* System calls that Python does not have. Each function wraps one call, the same call for each of many numbers, or one
+ * sequence that cannot be taken apart, and returns its result or -errno. No policy here: what is allowed is decided in
+ * cnisandbox/boundary. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
