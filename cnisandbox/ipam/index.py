@@ -9,7 +9,7 @@ through one that stands where it expects a file.)
         <container id>:<ifname>     "10.1.2.3 2001:db8::3"     an attachment
         <container id>:             "10.1.2.9"                 a record of the old format, which has no ifname
         seal                        "<boot id> <mtime> <inode>"
-        new                         a file on its way into the store; only a killed process leaves it there
+        new                         a file on its way into the store; left there only by a process that died or failed
 
 It is a cache. It is believed only while its seal fits the directory that it describes (store.py says how), and what it
 says is verified against the reservation before anything is done with it. Losing it costs one reading of everything.

@@ -370,12 +370,13 @@ class Store:
         return status.st_mtime < self._boot.time_s
 
     def _put_last_reserved(self, set_index: int, address: str) -> None:
-        # What a process that is killed here leaves is the next hint, or another one, or none.
         fd, text = self._last_reserved.get(set_index, (-1, ""))
         if fd >= 0 and len(os.fsencode(text)) <= len(address):
             os.pwrite(fd, address.encode(), 0)
         else:
-            write_file(f"{_LAST_RESERVED}{set_index}", address, self._directory)
+            index, directory = self._index_directory, self._directory
+            write_file(NEW, address, index)
+            os.rename(NEW, f"{_LAST_RESERVED}{set_index}", src_dir_fd=index, dst_dir_fd=directory)
 
     def _remove(self, address: str, owner: Attachment) -> None:
         self._is_changed = True

@@ -41,7 +41,7 @@ ADDRESSES = [part.text(number) for part in (*IPV4, *IPV6) for number in range(pa
 CONTAINER_IDS = ["a", "b", "c", "x" * 210 + "1", "x" * 210 + "2"]  # the last two share an entry of the index
 OWNERS = [Attachment(container_id, ifname) for container_id in CONTAINER_IDS for ifname in ("e0", "e1")]
 OLD_FORMAT = [Attachment(cid, "") for cid in ("a", "b")]
-CRASH_CALLS = ("open", "write", "link", "unlink", "pwrite", "utime")
+CRASH_CALLS = ("open", "write", "link", "unlink", "rename", "pwrite", "utime")
 
 configs = st.sampled_from(CONFIGS)
 owners = st.sampled_from(OWNERS)

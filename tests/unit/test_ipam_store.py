@@ -415,7 +415,7 @@ class TestFailure:
         assert state.reservations() == {"10.1.2.2": b"c2\r\neth0"}
         assert state.add(ETH0, SETS) == ["10.1.2.3"]
 
-    @pytest.mark.parametrize(("call", "name"), [("link", "2001:db8::2"), ("open", "last_reserved_ip.1")])
+    @pytest.mark.parametrize(("call", "name"), [("link", "2001:db8::2"), ("rename", "last_reserved_ip.1")])
     def test_what_could_not_be_taken_back_is_told_and_found_by_delete(
         self, state: StateDirectory, monkeypatch: pytest.MonkeyPatch, call: str, name: str
     ) -> None:
@@ -542,7 +542,7 @@ class TestIndex:
 class TestCrash:
     """SIGKILL instead of each system call that changes something, in turn."""
 
-    CALLS = ("mkdir", "open", "write", "pwrite", "link", "unlink", "utime")
+    CALLS = ("mkdir", "open", "write", "pwrite", "link", "unlink", "rename", "utime")
 
     def test_add_killed_anywhere_leaves_what_delete_frees(self, tmp_path: Path) -> None:
         steps = self.run_all(tmp_path, lambda state: state.add(ETH0, range_sets("10.1.2.0/29", "2001:db8::/64")))
@@ -745,7 +745,7 @@ def look_for_empty(directory: Path) -> int:
 
 
 def is_creating(wanted: str, *arguments: Any) -> bool:
-    """Whether the arguments of open() or link() make a file of that name."""
+    """Whether the arguments of open(), link() or rename() make a file of that name."""
     return wanted in arguments and (arguments[0] != wanted or bool(arguments[1] & os.O_CREAT))
 
 
