@@ -138,8 +138,9 @@ def _first_free(store: Store, range_set: RangeSet, index: int) -> Lease | None:
     """
     turn = candidates(range_set, store.last_reserved(index))
     for part, number in islice(turn, _PROBES):
-        if not store.is_taken(part.text(number)):
-            return Lease(part.text(number), part)
+        address = part.text(number)
+        if not store.is_taken(address):
+            return Lease(address, part)
     taken = store.taken()
     rest = (Lease(part.text(number), part) for part, number in turn)
     return next((lease for lease in rest if lease.address not in taken), None)

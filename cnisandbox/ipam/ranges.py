@@ -40,7 +40,9 @@ class Range(NamedTuple):
 
     def text(self, number: int) -> str:
         """Write an address of this range's version in canonical text (RFC 5952)."""
-        return str(IPv4Address(number) if self.version == _IPV4 else IPv6Address(number))
+        if self.version == _IPV4:
+            return ".".join(map(str, number.to_bytes(4)))
+        return str(IPv6Address(number))
 
     def has(self, address: IPv4Address | IPv6Address) -> bool:
         """Whether an address lies in the range, which the gateway may do."""
