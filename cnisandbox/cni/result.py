@@ -171,7 +171,7 @@ def route_from(value: Value) -> Route:
     """
     table, scope = value["table"], value["scope"]
     return Route(
-        dst=str(value["dst"].interface()),
+        dst=_prefix(value["dst"]),
         gw=_optional_address(value["gw"]),
         mtu=value["mtu"].integer(minimum=0, maximum=_UINT32_MAX),
         advmss=value["advmss"].integer(minimum=0, maximum=_UINT32_MAX),
@@ -188,11 +188,11 @@ def _from_one_per_family(value: Value) -> Result:
         config = value[key]
         if not config.is_present:
             continue
-        address = str(config["ip"].interface())
+        address = _prefix(config["ip"])
         if _is_ipv6(address) != wants_ipv6:
             raise config["ip"].error(f"{quoted(address)} is of the other IP version")
         ips.append(Address(address, _optional_address(config["gateway"])))
-        routes += [Route(str(route["dst"].interface()), _optional_address(route["gw"])) for route in config["routes"]]
+        routes += [Route(_prefix(route["dst"]), _optional_address(route["gw"])) for route in config["routes"]]
     return Result(ips=tuple(ips), routes=tuple(routes), dns=dns_from(value["dns"]))
 
 
@@ -210,10 +210,15 @@ def _interface_from(value: Value) -> Interface:
 def _address_from(value: Value) -> Address:
     index = value["interface"].integer(-1, minimum=-1, maximum=_INT32_MAX)
     return Address(
-        address=str(value["address"].interface()),
+        address=_prefix(value["address"]),
         gateway=_optional_address(value["gateway"]),
         interface=None if index < 0 else index,
     )
+
+
+def _prefix(value: Value) -> str:
+    address, prefixlen = value.network()
+    return f"{address}/{prefixlen}"
 
 
 def _optional_address(value: Value) -> str:

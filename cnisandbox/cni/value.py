@@ -19,7 +19,7 @@ Source: RFC 8259; RFC 7493; Go encoding/json, "Unmarshal".
 
 import json
 from collections.abc import Iterator
-from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface, ip_address, ip_interface
+from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface, ip_address
 
 from cnisandbox.errors import InvalidConfig, UndecodableInput, quoted
 
@@ -76,12 +76,12 @@ class Value:
         Raises:
             InvalidConfig: This is there, and not an object.
         """
-        wanted = _fold(key)
-        members = self._members()
-        return Value(
-            next((members[present] for present in reversed(members) if _fold(present) == wanted), None),
-            f"{self.path}.{key}" if self.path else key,
-        )
+        wanted, size = _fold(key), len(key)
+        found = None
+        for present, raw in self._members().items():
+            if len(present) == size and _fold(present) == wanted:  # what is folded to ASCII keeps its length
+                found = raw
+        return Value(found, f"{self.path}.{key}" if self.path else key)
 
     def __contains__(self, key: str) -> bool:
         """Whether this object has a member with that key, be it null.
@@ -194,7 +194,17 @@ class Value:
         return address
 
     def interface(self) -> IPv4Interface | IPv6Interface:
-        """Return an IP address with its prefix length; bits behind the prefix are kept.
+        """Return what `network` returns, as one object.
+
+        Raises:
+            InvalidConfig: As `network`.
+        """
+        address, prefixlen = self.network()
+        kind = IPv4Interface if isinstance(address, IPv4Address) else IPv6Interface
+        return kind((int(address), prefixlen))
+
+    def network(self) -> tuple[IPv4Address | IPv6Address, int]:
+        """Return an IP address and its prefix length; bits behind the prefix are kept.
 
         Raises:
             InvalidConfig: This is absent, or not an address, "/" and a prefix length in decimal.
@@ -206,16 +216,7 @@ class Value:
             raise self.error(f"{quoted(text)} is not an IP address with a prefix length", "write it like 10.1.2.3/24")
         if int(prefixlen) > address.max_prefixlen:
             raise self.error(f"{quoted(text)} has a prefix longer than {address.max_prefixlen} bits")
-        return ip_interface(f"{address}/{int(prefixlen)}")
-
-    def network(self) -> tuple[IPv4Address | IPv6Address, int]:
-        """Return what `interface` returns, as the address (bits behind the prefix are kept) and the prefix length.
-
-        Raises:
-            InvalidConfig: As `interface`.
-        """
-        interface = self.interface()
-        return interface.ip, interface.network.prefixlen
+        return address, int(prefixlen)
 
     def mac(self) -> str:
         """Return an Ethernet address.
