@@ -60,6 +60,8 @@ else:
 
         def __new__(cls, *values, **named):
             fields = cls._fields
+            if len(values) == len(fields) and not named:
+                return tuple.__new__(cls, values)
             missing = fields[len(values) :]
             if len(values) > len(fields) or not named.keys() <= set(missing):
                 raise TypeError(f"{cls.__name__} takes {', '.join(fields)}, each once")
