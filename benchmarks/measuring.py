@@ -1,87 +1,143 @@
-"""Start a program, and measure it, at the same small cost whatever the program is.
+"""Start programs, and measure them, at the same small cost whatever the program is.
 
 A program is started with posix_spawn(3), which shares this process's memory until the exec, so that the size of the
 harness costs nothing. The clock runs from before the spawn until the program has ended, which is what a runtime waits
-for. What the program leaves running is waited for after that, outside of the clock: this process is the first of its
-pid namespace, so orphans become its children, and the next measurement begins on a machine that is quiet again.
+for. What is left of a call is waited for after that, outside of the clock: orphans become children of this process, the
+first of its pid namespace, and the zygote fills its pool. So the next measurement begins on a machine that is quiet
+again, and the processor time of a call has all that it has caused.
 """
 
 import os
 import time
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Collection, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple, Protocol
 
 
 class Sample(NamedTuple):
-    """One run of a program.
+    """What was measured.
 
     Attributes:
-        wall_ms: From before the spawn until its end.
-        settled_ms: From before the spawn until everything that it started has ended.
-        cpu_ms: User and system time of it and of everything that it started.
+        wall_ms: From before the first spawn until the end of the last program.
+        cpu_ms: User and system time of everything that they started, or had the zygote do.
     """
 
     wall_ms: float
-    settled_ms: float
     cpu_ms: float
 
 
-class Ended(NamedTuple):
-    """What came of a run."""
+class Call(NamedTuple):
+    """A program to be run.
 
-    sample: Sample
-    status: int
-    stdout: bytes
-
-
-class Launcher:
-    """Starts programs with input from a file and output to a file.
-
-    Args:
-        directory: Where the two files are: a tmpfs.
+    Attributes:
+        program: Its absolute path.
+        environment: All of its environment.
+        stdin: What it reads.
+        arguments: After its name.
     """
 
-    def __init__(self, directory: str) -> None:
-        self._stdin = os.path.join(directory, "stdin")
-        self._stdout = os.path.join(directory, "stdout")
-        with open(self._stdin, "wb"):
-            pass
+    program: str
+    environment: Mapping[str, str]
+    stdin: bytes = b""
+    arguments: tuple[str, ...] = ()
 
-    def run(self, argv: Sequence[str], environment: Mapping[str, str], stdin: bytes = b"") -> Ended:
-        """Run a program to its end, and wait until nothing of it is left.
 
-        Args:
-            argv: Absolute path and arguments.
-            environment: All of its environment.
-            stdin: What it reads.
+class CallFailed(Exception):
+    """A measured call did not end well, so its time means nothing."""
+
+
+class Resident(Protocol):
+    """What serves calls, and is there between them."""
+
+    def owns(self, pid: int) -> bool:
+        """Say whether a process has been counted by `cpu_s`."""
+
+    def cpu_s(self) -> float:
+        """Processor time until now, of it and of all of its children."""
+
+    def wait_until_ready(self) -> None:
+        """Wait until it is as it was before the last call."""
+
+
+class Meter:
+    """Runs programs with input from files and output to files.
+
+    Args:
+        directory: Where the files are: a tmpfs.
+        resident: The zygote.
+        staying: Children of this process that are no part of a call.
+    """
+
+    def __init__(self, directory: str, resident: Resident, staying: Collection[int]) -> None:
+        self._directory = directory
+        self._resident = resident
+        self._staying = staying
+        self._wall_ns = 0
+        self._cpu_s = 0.0
+
+    def sample(self, action: Callable[[], object]) -> Sample:
+        """Measure the programs that an action runs, and wait until nothing of them is left."""
+        self._wall_ns, self._cpu_s = 0, -self._resident.cpu_s()
+        action()
+        while self._strays():
+            self._wait()
+        self._resident.wait_until_ready()
+        self._cpu_s += self._resident.cpu_s()
+        return Sample(self._wall_ns / 1e6, self._cpu_s * 1e3)
+
+    def run(self, calls: Sequence[Call], at_a_time: int = 1) -> list[bytes]:
+        """Run programs, the next one as soon as one has ended; only this is on the clock.
+
+        Returns:
+            What each has written, in order.
+
+        Raises:
+            CallFailed: One has ended with another status than 0.
         """
-        with open(self._stdin, "wb") as file:
-            file.write(stdin)
-        files = [
-            (os.POSIX_SPAWN_OPEN, 0, self._stdin, os.O_RDONLY, 0),
-            (os.POSIX_SPAWN_OPEN, 1, self._stdout, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600),
-        ]
+        paths = [f"{self._directory}/{number}" for number in range(len(calls))]
+        for path, call in zip(paths, calls, strict=True):
+            Path(f"{path}.in").write_bytes(call.stdin)
+        statuses: dict[int, int] = {}
+        underway: dict[int, int] = {}
+        waiting = iter(enumerate(zip(paths, calls, strict=True)))
         started = time.perf_counter_ns()
-        pid = os.posix_spawn(argv[0], argv, environment, file_actions=files)
-        _, status, usage = os.wait4(pid, 0)
-        ended = time.perf_counter_ns()
-        cpu_s = usage.ru_utime + usage.ru_stime + _reap_orphans()
-        settled = time.perf_counter_ns()
-        with open(self._stdout, "rb") as file:
-            stdout = file.read()
-        sample = Sample((ended - started) / 1e6, (settled - started) / 1e6, cpu_s * 1e3)
-        return Ended(sample, os.waitstatus_to_exitcode(status), stdout)
+        while len(statuses) < len(calls):
+            for number, (path, call) in islice(waiting, at_a_time - len(underway)):
+                underway[_spawn(path, call)] = number
+            pid, status = self._wait()
+            if pid in underway:
+                statuses[underway.pop(pid)] = status
+        self._wall_ns += time.perf_counter_ns() - started
+        outputs = [Path(f"{path}.out").read_bytes() for path in paths]
+        for number, call in enumerate(calls):
+            if statuses[number] != 0:
+                said = outputs[number].decode(errors="replace")
+                raise CallFailed(f"{call.environment.get('CNI_COMMAND')} of {call.program}: {statuses[number]}: {said}")
+        return outputs
+
+    def _wait(self) -> tuple[int, int]:
+        """Wait for any child; an orphan of the zygote's is counted there."""
+        ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT)
+        assert ended is not None
+        is_counted = self._resident.owns(ended.si_pid)
+        pid, status, usage = os.wait4(ended.si_pid, 0)
+        if pid in self._staying:
+            raise CallFailed(f"process {pid} of the harness, or the zygote, has ended: wait status {status}")
+        self._cpu_s += 0.0 if is_counted else usage.ru_utime + usage.ru_stime
+        return pid, status
+
+    def _strays(self) -> set[int]:
+        children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+        return {int(pid) for pid in children} - set(self._staying)
 
 
-def _reap_orphans() -> float:
-    """Wait until no child is left; returns the seconds of processor time that they have taken."""
-    seconds = 0.0
-    while True:
-        try:
-            _, _, usage = os.wait4(-1, 0)
-        except ChildProcessError:
-            return seconds
-        seconds += usage.ru_utime + usage.ru_stime
+def _spawn(path: str, call: Call) -> int:
+    files = [
+        (os.POSIX_SPAWN_OPEN, 0, f"{path}.in", os.O_RDONLY, 0),
+        (os.POSIX_SPAWN_OPEN, 1, f"{path}.out", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600),
+    ]
+    return os.posix_spawn(call.program, (call.program, *call.arguments), call.environment, file_actions=files)
 
 
 def median(values: Sequence[float]) -> float:

@@ -7,10 +7,13 @@ runs at its own speed; still everything takes longer than without a tracer, and 
 import os
 import re
 import subprocess
-from collections.abc import Callable
+import sys
 from typing import NamedTuple
 
 from measuring import median
+from subjects import netns
+
+from cnisandbox.cli import launcher
 
 RUNS = 9
 MODULES_SHOWN = 30
@@ -29,23 +32,20 @@ class Event(NamedTuple):
     text: str
 
 
-def print_profile(bin_dir: str, run: Callable[[list[str]], None]) -> None:
+def print_profile(bin_dir: str) -> None:
     """Print both tables.
 
     Args:
         bin_dir: Where our launchers are.
-        run: Runs a command that has to succeed.
     """
-    _print_imports(bin_dir)
-    run(["ip", "netns", "add", "pod"])
-    _print_phases(bin_dir)
+    _print_imports()
+    with netns(["pod"]):
+        _print_phases(bin_dir)
 
 
-def _print_imports(bin_dir: str) -> None:
-    with open(os.path.join(bin_dir, "bridge"), encoding="utf-8") as file:
-        first_line, _, rest = file.read().partition("\n")
-    interpreter, program = first_line.removeprefix("#!").split()[0], rest.rpartition("main()")[0]
-    runs = [_import_times(interpreter, program) for _ in range(RUNS)]
+def _print_imports() -> None:
+    program = launcher.script("bridge").rpartition("main()")[0]
+    runs = [_import_times(program) for _ in range(RUNS)]
     best = {module: min(times.get(module, 1 << 30) for times in runs) for module in runs[0]}
     groups = {"standard library": 0, "cnisandbox": 0, "extensions": 0}
     for module, microseconds in best.items():
@@ -56,8 +56,8 @@ def _print_imports(bin_dir: str) -> None:
         print(f"  {microseconds / 1000:6.2f}  {module}")
 
 
-def _import_times(interpreter: str, program: str) -> dict[str, int]:
-    argv = [interpreter, "-IS", "-X", "importtime", "-c", program]
+def _import_times(program: str) -> dict[str, int]:
+    argv = [sys.executable, "-IS", "-X", "importtime", "-c", program]
     done = subprocess.run(argv, check=True, capture_output=True, text=True, timeout=30)
     return {match[2]: int(match[1]) for match in _IMPORT.finditer(done.stderr)}
 
@@ -79,6 +79,7 @@ def _print_phases(bin_dir: str) -> None:
         "CNI_NETNS": "/run/netns/pod",
         "CNI_IFNAME": "eth0",
         "CNI_PATH": bin_dir,
+        "CNISANDBOX_COLD": "1",
     }
 
     def call(verb: str, *before: str) -> None:

@@ -1,0 +1,196 @@
+"""The floor: the messages of a bridge ADD, CHECK and DEL, from one process of root that runs already.
+
+No process is started, nothing is confined, no address is reserved, no input parsed. What remains is the kernel's work
+and the encoding of messages, which no plugin that is written in this language can do without.
+
+Argument: path of the pod's netns. Words on standard input: SCENARIO VERB.
+"""
+
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable
+
+from answering import answer
+
+from cnisandbox.boundary.namespaces import enter_netns
+from cnisandbox.netlink.addresses import ensure_addresses, list_addresses
+from cnisandbox.netlink.bridge import BridgeSetup, ensure_bridge, get_port
+from cnisandbox.netlink.interface import (
+    InterfaceAddress,
+    InterfaceSetup,
+    announce_addresses,
+    check_interface,
+    configure_interface,
+)
+from cnisandbox.netlink.links import (
+    get_link,
+    get_link_by_index,
+    link_header,
+    set_up,
+    wait_for_operstate_up,
+)
+from cnisandbox.netlink.routes import Route
+from cnisandbox.netlink.tables.link import RTM_DELLINK
+from cnisandbox.netlink.transport import NetlinkSocket, Request, close_route_socket
+from cnisandbox.netlink.veth import VethSetup, create_veth
+from cnisandbox.nft.masquerade import add_masquerade, delete_masquerade, has_masquerade
+from cnisandbox.sysctl import write_sysctl
+
+HOST_END, CONTAINER_END = "floor1", "eth0"
+OWNER = ("floor", "floor", CONTAINER_END)
+ADDRESS, GATEWAY = "10.19.0.2/16", "10.19.0.1"
+OPERSTATE_TIMEOUT_MS = 2500
+LOOK_AGAIN_S = 0.0002
+
+
+class Place:
+    """A netns, and entering it: the messages that follow go there.
+
+    Args:
+        path: Of the netns.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+
+    def enter(self) -> None:
+        """Stand in it; the socket of the functions belongs to the other one, so the next one is opened here."""
+        close_route_socket()
+        enter_netns(self.fd)
+
+
+class Floor:
+    """An attachment, made, checked and taken away by messages alone.
+
+    Args:
+        host: The netns of the bridge.
+        pod: That of the container.
+    """
+
+    def __init__(self, host: Place, pod: Place) -> None:
+        self._host = host
+        self._pod = pod
+        self._setup = InterfaceSetup(
+            CONTAINER_END, [InterfaceAddress(ADDRESS, GATEWAY)], [Route("0.0.0.0/0", gw=GATEWAY)]
+        )
+
+    def add(self) -> None:
+        """Send what our bridge plugin sends."""
+        self._pod.enter()
+        get_link(CONTAINER_END)
+        self._host.enter()
+        bridge = ensure_bridge(BridgeSetup("floor0", "02:00:00:00:00:01")).link
+        pair = VethSetup(HOST_END, CONTAINER_END, self._pod.fd, master=bridge.ifindex, mac="02:00:00:00:00:02")
+        host_end = create_veth(pair._replace(alias="floor"))
+        ensure_addresses(bridge.ifindex, bridge.ifname, [f"{GATEWAY}/16"], False, True)
+        write_sysctl("net/ipv4/ip_forward", "1")
+        self._pod.enter()
+        configure_interface(self._setup)
+        self._host.enter()
+        wait_for_operstate_up(host_end.ifindex, OPERSTATE_TIMEOUT_MS)
+        self._pod.enter()
+        announce_addresses(CONTAINER_END)
+        self._host.enter()
+
+    def check(self) -> None:
+        """Look at what is there."""
+        get_link("floor0")
+        host_end = get_link(HOST_END)
+        if host_end is not None:
+            get_port(host_end.ifindex)
+        self._pod.enter()
+        check_interface(self._setup)
+        self._host.enter()
+
+    def delete(self) -> Callable[[], None]:
+        """Delete the pair, and look until it is gone.
+
+        Returns:
+            What waits for the kernel's answer, which comes some 16 ms later: a plugin does not wait for it either.
+        """
+        self._pod.enter()
+        link = get_link(CONTAINER_END)
+        asking = threading.Thread(target=_delete, args=(link.ifindex if link else 0,))
+        asking.start()  # in the netns where this thread stands
+        self._host.enter()
+        while link is not None and get_link_by_index(link.peer) is not None:
+            time.sleep(LOOK_AGAIN_S)
+        return asking.join
+
+    def add_masqueraded(self) -> None:
+        """ADD with ipMasq."""
+        self.add()
+        add_masquerade(*OWNER, [ADDRESS])
+
+    def check_masqueraded(self) -> None:
+        """CHECK with ipMasq."""
+        self.check()
+        has_masquerade(*OWNER, [ADDRESS])
+
+    def delete_masqueraded(self) -> Callable[[], None]:
+        """DEL with ipMasq."""
+        afterwards = self.delete()
+        delete_masquerade(*OWNER)
+        return afterwards
+
+
+class Loopback:
+    """What the loopback plugin does.
+
+    Args:
+        host: The netns to come back to.
+        pod: That of the container.
+    """
+
+    def __init__(self, host: Place, pod: Place) -> None:
+        self._host = host
+        self._pod = pod
+
+    def add(self) -> None:
+        """Set lo up and list its addresses."""
+        self._pod.enter()
+        list_addresses(set_up("lo", True).ifindex)
+        self._host.enter()
+
+    def check(self) -> None:
+        """Look at lo."""
+        self._pod.enter()
+        get_link("lo")
+        self._host.enter()
+
+    def delete(self) -> None:
+        """Set lo down."""
+        self._pod.enter()
+        set_up("lo", False)
+        self._host.enter()
+
+
+def _delete(ifindex: int) -> None:
+    socket = NetlinkSocket()
+    socket.execute([Request("delete link", CONTAINER_END, RTM_DELLINK, link_header(ifindex), {})])
+    socket.close()
+
+
+def main() -> None:
+    """Answer."""
+    host, pod = Place("/proc/self/ns/net"), Place(sys.argv[1])
+    floor, loopback = Floor(host, pod), Loopback(host, pod)
+    answer(
+        {
+            "loopback ADD": loopback.add,
+            "loopback CHECK": loopback.check,
+            "loopback DEL": loopback.delete,
+            "plain ADD": floor.add,
+            "plain CHECK": floor.check,
+            "plain DEL": floor.delete,
+            "masqueraded ADD": floor.add_masqueraded,
+            "masqueraded CHECK": floor.check_masqueraded,
+            "masqueraded DEL": floor.delete_masqueraded,
+        }
+    )
+
+
+if __name__ == "__main__":
+    main()
