@@ -94,7 +94,7 @@ def scenarios(stage: Stage, sizes: Sizes) -> list[Scenario]:
         *(Scenario(title, VERBS, prepare, rounds) for title, prepare in calls.items()),
         # Without CHECK: that of portmap 1.1.1 fails, since it looks for IPv6 rules that ADD never made.
         Scenario(CHAIN, ("ADD", "DEL"), single(chained, chain), rounds.times(0.3)),
-        Scenario(RESERVATIONS, reservations, lambda: _reserved(stage, sizes, few), rounds.times(0.4)),
+        Scenario(RESERVATIONS, reservations, lambda: _reserved(stage, sizes, few), rounds.times(0.3)),
         Scenario("call a function confined", ("start",), lambda: _libraries(stage), rounds),
         _crowd(stage, sizes, 1, few, Rounds(0, 1, 0)),
         _crowd(stage, sizes, 8, few, Rounds(0, 1, 1)),
