@@ -10,6 +10,7 @@ status 1 with --strict only.
 
 import argparse
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -27,7 +28,7 @@ from resident import Zygote
 from scenarios import Sizes, Stage, crowd_pods, scenarios
 from subjects import BIN_DIR, WRAPPED_DIR, Subjects, netns
 from targets import COLD_ADD, REGRESSION, verdicts
-from turns import Rounds, interleaved
+from turns import Rounds
 
 _INSIDE = "CNISANDBOX_BENCH_INSIDE"
 _PRIVATE_DIRECTORIES = ("/run", "/var/lib/cni", "/etc/cni", "/etc/cnisandbox")
@@ -83,6 +84,7 @@ def _enter_namespaces() -> int:
         group = Cgroup.make(name)
     except NoCgroup as error:
         sys.exit(f"bench: {error}")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that nothing of it is left
     try:
         return subprocess.run(child, check=False, env={**os.environ, _INSIDE: name}).returncode
     finally:
@@ -96,17 +98,17 @@ def _measure(arguments: argparse.Namespace, group: Cgroup) -> int:
     _run("cp", "-a", arguments.reference, WRAPPED_DIR)
     _cnisandbox("wrap", "--bin-dir", WRAPPED_DIR)
     zygote = Zygote(group.inside("zygote"), "/run/bench/zygote.log")
-    processes, pss_mib = zygote.memory()
-    document["zygote"] = {"processes": processes, "pss_mib": round(pss_mib, 1)}
+    idle = zygote.memory()
     with _stage(arguments.reference, sizes, zygote) as stage:
         document["scenarios"] = {}
         for scenario in scenarios(stage, sizes):
             if arguments.only in scenario.title:
                 print(f"{scenario.title} ...", file=sys.stderr)
-                results = interleaved(
-                    scenario.prepare(), scenario.verbs, scenario.rounds, group, shares_pods=scenario.shares_pods
-                )
+                results = scenario.turns(scenario.prepare(), scenario.verbs, scenario.rounds, group)
                 document["scenarios"][scenario.title] = documents.scenario(results)
+        # Before the first call or after the last one: it may have grown.
+        idle = max(idle, zygote.memory())
+    document["zygote"] = idle._asdict()
     document["seconds"] = round(time.monotonic() - started)
     report.write_results(document)
     return _judge(document, is_strict=arguments.strict)

@@ -78,12 +78,14 @@ class Meter:
 
     def sample(self, action: Callable[[], object]) -> Sample:
         """Measure the programs that an action runs, and wait until nothing of them is left."""
-        self._wall_ns, self._cpu_s = 0, -self._resident.cpu_s()
+        self._wall_ns, self._cpu_s = 0, 0.0
+        before_s = self._resident.cpu_s()
         action()
         while self._strays():
             self._wait()
-        self._resident.wait_until_ready()
-        self._cpu_s += self._resident.cpu_s()
+        if self._resident.cpu_s() != before_s:
+            self._resident.wait_until_ready()
+        self._cpu_s += self._resident.cpu_s() - before_s
         return Sample(self._wall_ns / 1e6, self._cpu_s * 1e3)
 
     def run(self, calls: Sequence[Call], at_a_time: int = 1) -> list[bytes]:

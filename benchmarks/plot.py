@@ -74,7 +74,7 @@ class _Axis:
 def _legend() -> Iterator[str]:
     x = 10.0
     for name, colour in COLOURS.items():
-        yield f'<circle cx="{x}" cy="16" r="{_RADIUS}" fill="{colour}"/>'
+        yield f'<circle cx="{x:g}" cy="16" r="{_RADIUS}" fill="{colour}"/>'
         yield _text(x + 9, 20, name)
         x += 30 + 6.6 * len(name)
 

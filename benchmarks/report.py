@@ -12,7 +12,9 @@ import plot
 from targets import Verdict, verdicts
 
 RESULTS = Path(__file__).parent / "results"
-DOCS = Path(__file__).parents[1] / "docs"
+# The run that is quoted.
+QUOTED = Path(__file__).parents[1] / "docs" / "performance"
+DOCUMENTS = (QUOTED.with_suffix(".md"), QUOTED.parents[1] / "README.md")
 FILES = ("bench.json", "bench.txt", "bench.svg")
 # By the beginning of their scenarios' titles.
 _SECTIONS = {
@@ -24,7 +26,7 @@ _SECTIONS = {
     "start": ("call a function",),
 }
 _WIDTH = 118
-_MARKED = re.compile(r"(<!-- bench: (.*) -->\n).*?(<!-- /bench -->\n)", re.DOTALL)
+_MARKED = re.compile(r"(<!-- bench: ([^>\n]*) -->\n).*?(<!-- /bench -->\n)", re.DOTALL)
 
 Cell = Callable[[dict[str, Any] | None, bool], str]  # of a subject's figures, and whether it is the first one
 
@@ -37,11 +39,12 @@ def write_results(document: dict[str, Any]) -> None:
 
 
 def write_document() -> None:
-    """Copy the last run's files to docs/performance/, and its tables into docs/performance.md."""
+    """Copy the last run's files to docs/performance/, and its tables into the documents that quote it."""
     for name in FILES:
-        shutil.copyfile(RESULTS / name, DOCS / "performance" / name)
-    path = DOCS / "performance.md"
-    path.write_text(with_tables(path.read_text(), json.loads((RESULTS / "bench.json").read_text())))
+        shutil.copyfile(RESULTS / name, QUOTED / name)
+    document = json.loads((QUOTED / "bench.json").read_text())
+    for path in DOCUMENTS:
+        path.write_text(with_tables(path.read_text(), document))
 
 
 def with_tables(text: str, document: dict[str, Any]) -> str:

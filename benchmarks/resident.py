@@ -4,6 +4,7 @@ import os
 import sys
 import time
 from contextlib import suppress
+from typing import NamedTuple
 
 from accounting import Cgroup
 from measuring import CallFailed
@@ -12,7 +13,21 @@ from measuring import CallFailed
 _PATIENCE_S = 20.0
 # Nothing has run for so long: longer than it lets a call go before it fills its pool.
 _STILL_S = 0.03
+# At the beginning nobody knows how many children there will be.
+_STILL_AT_FIRST_S = 0.5
 _LOOK_AGAIN_S = 0.003
+
+
+class Idle(NamedTuple):
+    """A zygote that has nothing to do.
+
+    Attributes:
+        pss_mib: Proportional set sizes: a page that n processes share counts one nth for each.
+        processes: How many they are.
+    """
+
+    pss_mib: float
+    processes: int
 
 
 class Zygote:
@@ -34,7 +49,7 @@ class Zygote:
             if os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT):
                 raise CallFailed(f"start the zygote: it has ended; see {log}")
             time.sleep(_LOOK_AGAIN_S)
-        self.wait_until_ready()
+        self.wait_until_ready(_STILL_AT_FIRST_S)
         self._processes = len(group.pids())
 
     def owns(self, pid: int) -> bool:
@@ -45,15 +60,18 @@ class Zygote:
         """Processor time of it and of all of its children."""
         return self._group.cpu_s()
 
-    def wait_until_ready(self) -> None:
+    def wait_until_ready(self, still_s: float = _STILL_S) -> None:
         """Wait until it has as many children as at the beginning, and none of them does anything.
+
+        Args:
+            still_s: For how long.
 
         Raises:
             CallFailed: That does not come about.
         """
         deadline = time.monotonic() + _PATIENCE_S
         seen, since = self.cpu_s(), time.monotonic()
-        while time.monotonic() - since < _STILL_S:
+        while time.monotonic() - since < still_s:
             time.sleep(_LOOK_AGAIN_S)
             now = self.cpu_s()
             if now != seen or len(self._group.pids()) < self._processes:
@@ -61,18 +79,13 @@ class Zygote:
             if since > deadline:
                 raise CallFailed(f"wait for the zygote: {len(self._group.pids())} of {self._processes} processes")
 
-    def memory(self) -> tuple[int, float]:
-        """Add up what it and its children take.
-
-        Returns:
-            Number of processes, and MiB: their proportional set sizes, in which a page that n processes share counts
-            one nth for each.
-        """
+    def memory(self) -> Idle:
+        """Add up what it and its children take while they wait."""
         pids = self._group.pids()
-        return len(pids), sum(_pss_kib(pid) for pid in pids) / 1024
+        return Idle(round(sum(_pss_kib(pid) for pid in pids) / 1024, 1), len(pids))
 
 
 def _pss_kib(pid: int) -> int:
-    with suppress(FileNotFoundError), open(f"/proc/{pid}/smaps_rollup", encoding="ascii") as file:
+    with suppress(FileNotFoundError, ProcessLookupError), open(f"/proc/{pid}/smaps_rollup", encoding="ascii") as file:
         return next(int(line.split()[1]) for line in file if line.startswith("Pss:"))
     return 0

@@ -21,6 +21,8 @@ class Measured(NamedTuple):
     peaks_mib: list[float]
 
 
+_OFTEN_S, _SELDOM_S = 0.0002, 0.005
+
 Results = dict[str, dict[str, Measured]]  # by verb and subject
 
 
@@ -42,14 +44,7 @@ class Rounds(NamedTuple):
         return Rounds(*(math.ceil(count * share) for count in self))
 
 
-def interleaved(
-    workloads: Mapping[str, Workload],
-    verbs: tuple[str, ...],
-    rounds: Rounds,
-    group: Cgroup,
-    *,
-    shares_pods: bool = False,
-) -> Results:
+def interleaved(workloads: Mapping[str, Workload], verbs: tuple[str, ...], rounds: Rounds, group: Cgroup) -> Results:
     """Run a scenario: A B C, then C B A, then B C A ...: each verb by everybody before the next verb.
 
     Args:
@@ -57,24 +52,42 @@ def interleaved(
         verbs: In their order.
         rounds: How often.
         group: Where the memory of all is counted.
-        shares_pods: All verbs by one subject before the next one, because both need the same pods.
     """
-    results: Results = {verb: {name: Measured([], []) for name in workloads} for verb in verbs}
+    results = _empty(workloads, verbs)
     for number in range(rounds.warm_up + rounds.measured + rounds.watched):
-        names = turn(tuple(workloads), number)
-        by_verb = ((verb, name) for verb in verbs for name in names)
-        by_name = ((verb, name) for name in names for verb in verbs)
-        for verb, name in by_name if shares_pods else by_verb:
-            measured = results[verb][name]
-            if number < rounds.warm_up:
-                workloads[name].run(verb)
-            elif number < rounds.warm_up + rounds.measured:
-                measured.samples.append(workloads[name].run(verb))
-            else:
-                with watched_memory(group) as peak:
+        for verb in verbs:
+            for name in turn(tuple(workloads), number):
+                measured = results[verb][name]
+                if number < rounds.warm_up:
                     workloads[name].run(verb)
-                measured.peaks_mib.append(peak.mib)
+                elif number < rounds.warm_up + rounds.measured:
+                    measured.samples.append(workloads[name].run(verb))
+                else:
+                    with watched_memory(group, _OFTEN_S) as peak:
+                        workloads[name].run(verb)
+                    measured.peaks_mib.append(peak.mib)
     return results
+
+
+def one_after_another(
+    workloads: Mapping[str, Workload], verbs: tuple[str, ...], rounds: Rounds, group: Cgroup
+) -> Results:
+    """Run a scenario of many calls: all verbs by one subject before the next one, who needs the same pods.
+
+    What takes seconds can be watched and measured at the same time, so there are measured rounds only.
+    """
+    results = _empty(workloads, verbs)
+    for number in range(rounds.measured):
+        for name in turn(tuple(workloads), number):
+            for verb in verbs:
+                with watched_memory(group, _SELDOM_S) as peak:
+                    results[verb][name].samples.append(workloads[name].run(verb))
+                results[verb][name].peaks_mib.append(peak.mib)
+    return results
+
+
+def _empty(workloads: Mapping[str, Workload], verbs: tuple[str, ...]) -> Results:
+    return {verb: {name: Measured([], []) for name in workloads} for verb in verbs}
 
 
 def turn(names: tuple[str, ...], number: int) -> tuple[str, ...]:
