@@ -97,7 +97,7 @@ def _measure(arguments: argparse.Namespace, group: Cgroup) -> int:
     started = time.monotonic()
     _run("cp", "-a", arguments.reference, WRAPPED_DIR)
     _cnisandbox("wrap", "--bin-dir", WRAPPED_DIR)
-    zygote = Zygote(group.inside("zygote"), "/run/bench/zygote.log")
+    zygote = Zygote(group.inside("zygote"), "/run/bench/zygote.log", BIN_DIR)
     idle = zygote.memory()
     with _stage(arguments.reference, sizes, zygote) as stage:
         document["scenarios"] = {}

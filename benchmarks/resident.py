@@ -36,13 +36,14 @@ class Zygote:
     Args:
         group: The cgroup that it is started in, and nothing else.
         log: Path of what it says.
+        plugin_dir: What CNI_PATH will name.
     """
 
-    def __init__(self, group: Cgroup, log: str) -> None:
+    def __init__(self, group: Cgroup, log: str, plugin_dir: str) -> None:
         self._group = group
         self._processes = 1
         enter = " ".join(f"echo $$ > '{directory}/cgroup.procs';" for directory in sorted(set(group)))
-        serve = f'{enter} exec "$0" -I -m cnisandbox.cli.main serve'
+        serve = f'{enter} exec "$0" -I -m cnisandbox.cli.main serve --plugin-dir {plugin_dir}'
         opened = [(os.POSIX_SPAWN_OPEN, fd, log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600) for fd in (1, 2)]
         self.pid = os.posix_spawn("/bin/sh", ("sh", "-c", serve, sys.executable), os.environ, file_actions=opened)
         while not os.path.exists("/run/cnisandbox/zygote/bridge"):
