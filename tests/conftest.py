@@ -2,6 +2,8 @@
 
 Rule: with CNISANDBOX_MUST_RUN=1 a test may be skipped only because the kernel lacks something that the test names
 (`requires_link_kind`, `requires_feature`); any other skip is a failure.
+
+Rule: with CNISANDBOX_WARM=1 most worlds must have had a call that a zygote has served (tests/warm.py).
 """
 
 import os
@@ -14,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from tests import warm
 from tests.world import World, kernel_has, new_world
 
 KERNEL_GAP = "kernel lacks "
@@ -57,6 +60,14 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         category, name = marker.args
         if not kernel_has(category, name):
             pytest.skip(f"{KERNEL_GAP}{name}")
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if warm.is_wanted() and warm.Counts.served < warm.Counts.worlds * 0.8:
+        print(
+            f"\n{warm.VARIABLE}=1: {warm.Counts.served} of {warm.Counts.worlds} worlds had a call that was served warm"
+        )
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 @pytest.hookimpl(wrapper=True)

@@ -502,9 +502,12 @@ def _named(module: str, qualname: str) -> Any:
 
 @contextlib.contextmanager
 def new_world() -> Iterator[World]:
-    """Make a world and end it."""
+    """Make a world and end it; in the warm mode, one with a zygote."""
+    from tests import warm  # late: it is made of parts of this module
+
     world = World()
     try:
-        yield world
+        with warm.zygote_in(world) if warm.is_wanted() else contextlib.nullcontext():
+            yield world
     finally:
         world.close()
