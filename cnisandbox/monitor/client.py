@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
-from cnisandbox.boundary.wire import Channel
+from cnisandbox.boundary.wire import Channel, check
 from cnisandbox.errors import BoundaryViolation
 from cnisandbox.hints import Any
 
@@ -50,8 +50,11 @@ class Gate:
         with suppress(_Posted):
             self.call(function, *args)
 
-    def send(self, protocol: int, data: bytes) -> None:
+    def send(self, protocol: int, data: bytes) -> list[bytes]:
         """Have the gate send a datagram.
+
+        Returns:
+            Datagrams that the kernel has answered with by then.
 
         Raises:
             OSError: it refused, or the kernel did.
@@ -59,7 +62,8 @@ class Gate:
         if self._posts:
             self._channel.send([SEND, protocol, data], _TIMEOUT_S)
             raise _Posted
-        self.ask(SEND, protocol, data)
+        answers: list[bytes] = check(self.ask(SEND, protocol, data), list[bytes], "answers of gate")
+        return answers
 
     def ask(self, *request: object) -> object:
         """Ask the gate for something.
@@ -90,17 +94,18 @@ class GateSocket:
         self._protocol = protocol
         self._port = gate.ask(OPEN, protocol)
         self._is_open = True
+        self._received: list[bytes] = []
 
     def sendto(self, data: bytes, _address: tuple[int, int]) -> int:
         """Send a datagram to the kernel; the gate judges it."""
         self._require_open()
-        self._gate.send(self._protocol, data)
+        self._received += self._gate.send(self._protocol, data)
         return len(data)
 
     def recvmsg(self, _size: int) -> tuple[bytes, list[object], int, tuple[int, int]]:
         """Receive a datagram of the kernel's: data, nothing ancillary, no flags, the kernel's port."""
         self._require_open()
-        data = self._gate.ask(RECEIVE, self._protocol)
+        data = self._received.pop(0) if self._received else self._gate.ask(RECEIVE, self._protocol)
         if not isinstance(data, bytes):
             raise BoundaryViolation("receive from gate: it is no datagram")
         return data, [], 0, (0, 0)

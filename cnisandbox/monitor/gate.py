@@ -12,6 +12,7 @@ Privilege: CAP_NET_ADMIN in its netns.
 """
 
 import _socket  # the C module: `socket` takes 3 ms to make its enums
+import contextlib
 import errno
 import json
 import os
@@ -116,33 +117,42 @@ class _Gate:
     def _open(self, protocol: int) -> int:
         if protocol != NETLINK_ROUTE:
             raise OSError(errno.EPERM, f"netlink protocol {protocol}")
-        if protocol not in self._sockets:
-            endpoint = _socket.socket(_socket.AF_NETLINK, _socket.SOCK_RAW | _socket.SOCK_CLOEXEC, protocol)
-            for option in _OPTIONS:
-                endpoint.setsockopt(_SOL_NETLINK, option, 1)
-            endpoint.setsockopt(_socket.SOL_SOCKET, _socket.SO_RCVTIMEO, struct.pack("=qq", _TIMEOUT_S, 0))
-            endpoint.bind((0, 0))
-            self._sockets[protocol] = endpoint
-        return int(self._sockets[protocol].getsockname()[0])
+        # A new one each time: who opens one again has left answers to the one before.
+        endpoint = _socket.socket(_socket.AF_NETLINK, _socket.SOCK_RAW | _socket.SOCK_CLOEXEC, protocol)
+        for option in _OPTIONS:
+            endpoint.setsockopt(_SOL_NETLINK, option, 1)
+        endpoint.setsockopt(_socket.SOL_SOCKET, _socket.SO_RCVTIMEO, struct.pack("=qq", _TIMEOUT_S, 0))
+        endpoint.bind((0, 0))
+        self._sockets[protocol] = endpoint
+        return int(endpoint.getsockname()[0])
 
     def _endpoint(self, protocol: int) -> _socket.socket:
         if protocol not in self._sockets:
             raise BoundaryViolation("ask gate: it has not opened that socket")
         return self._sockets[protocol]
 
-    def _send(self, protocol: int, data: bytes) -> int:
+    def _send(self, protocol: int, data: bytes) -> list[bytes]:
+        """Send a datagram, if the judge lets it pass.
+
+        Returns:
+            What the kernel has answered by then, which is all of it but for a refusal that comes later.
+        """
         verdict = self._judge.judge(self._netns, protocol, data)
         for record in verdict.records:
             self._log.write(record)
         deliver(self._endpoint(protocol).fileno(), verdict, 1 << CAP_NET_ADMIN)
         if verdict.is_permitted:
             self._judge.after_send(verdict)
-        return len(data)
+        answers: list[bytes] = []
+        with contextlib.suppress(BlockingIOError):
+            while sum(map(len, answers)) < _RECEIVE_BYTES:
+                answers.append(self._receive(protocol, _socket.MSG_DONTWAIT))
+        return answers
 
-    def _receive(self, protocol: int) -> bytes:
+    def _receive(self, protocol: int, flags: int = 0) -> bytes:
         while True:
-            data, _, flags, sender = self._endpoint(protocol).recvmsg(_RECEIVE_BYTES)
-            if flags & _socket.MSG_TRUNC:
+            data, _, received, sender = self._endpoint(protocol).recvmsg(_RECEIVE_BYTES, 0, flags)
+            if received & _socket.MSG_TRUNC:
                 raise OSError(errno.EMSGSIZE, "the kernel's answer is too long")
             if sender[0] == 0:  # TRUST: any process of the netns may send to our port; the kernel's port is 0
                 return data

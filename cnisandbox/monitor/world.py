@@ -13,7 +13,7 @@ from cnisandbox.netlink.codec import Attributes, CodecError
 from cnisandbox.netlink.datagram import NETLINK_NETFILTER, NETLINK_ROUTE, encode_datagram
 from cnisandbox.netlink.message import NLM_F_DUMP, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR, Message, decode_messages
 from cnisandbox.netlink.tables.link import RTEXT_FILTER_SKIP_STATS, RTM_GETLINK
-from cnisandbox.netlink.tables.monitored import NETFILTER_TABLES, ROUTE_TABLES
+from cnisandbox.netlink.tables.monitored import NETFILTER_TABLES, ROUTE_ANSWERS
 from cnisandbox.netlink.tables.route import RTM_GETROUTE
 from cnisandbox.policy.judge import LinkFacts
 
@@ -65,7 +65,7 @@ class Asker:
         data, _, _, sender = self._socket.recvmsg(_RECEIVE_BYTES)
         if sender[0] != 0:  # TRUST: any process of the netns may send to our port; the kernel's port is 0
             return []
-        tables = ROUTE_TABLES if self._protocol == NETLINK_ROUTE else NETFILTER_TABLES
+        tables = ROUTE_ANSWERS if self._protocol == NETLINK_ROUTE else NETFILTER_TABLES
         try:
             return decode_messages(data, tables)
         except CodecError as error:

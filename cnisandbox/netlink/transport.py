@@ -198,7 +198,7 @@ class NetlinkSocket:
         try:
             self._socket.sendto(b"".join(encoded), (0, 0))
         except OSError as error:
-            raise KernelRefused(requests[0].operation, requests[0].target, error.errno or 0, "netlink send") from None
+            self._fail(requests[0], error.errno or 0, "netlink send")
         return first
 
     def _receive(self, request: Request) -> Iterator[Message]:

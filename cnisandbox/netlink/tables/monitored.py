@@ -67,6 +67,10 @@ ROUTE_TABLES: dict[int, Table] = {
     **dict.fromkeys(vlan.TYPES, vlan.VLAN),
     vlan.RTM_GETVLAN: vlan.DUMP_REQUEST,
 }
+
+# The kernel's answers to our own questions, as far as they are read.
+ROUTE_ANSWERS: dict[int, Table] = {**ROUTE_TABLES, link.RTM_NEWLINK: link.SEEN}
+
 NETFILTER_TABLES: dict[int, Table] = {
     netfilter.NFNL_MSG_BATCH_BEGIN: netfilter.BATCH,
     netfilter.NFNL_MSG_BATCH_END: netfilter.BATCH,
