@@ -43,7 +43,7 @@ from cnisandbox.netlink.links import (
     wait_for_operstate_up,
     wait_until_gone,
 )
-from cnisandbox.netlink.port import be_gateway, connect
+from cnisandbox.netlink.port import Gateway, connect, serve_port
 from cnisandbox.netlink.veth import VethSetup
 from cnisandbox.netlink.vlan_gateway import VlanGatewaySetup, ensure_vlan_gateway
 from cnisandbox.nft.masquerade import Owner, add_masquerade, delete_masquerade, gc_masquerade, has_masquerade
@@ -65,6 +65,8 @@ _LOOK_AGAIN_MS = 20
 _PATIENCE_S = 5.0
 _NAME_ATTEMPTS = 4
 _OPERSTATE_TIMEOUT_MS = 2500
+# LIMIT: as long as an ADD may wait that fails meanwhile; a port is up 0.5 ms after its other end has been asked to.
+_PATIENCE_MS = 20
 _DEFAULT_ROUTE = {4: "0.0.0.0/0", 6: "::/0"}
 
 
@@ -88,17 +90,20 @@ class Bridge(Plugin):
 
     def add(self, call: Call) -> Result:
         """Connect the container; addresses first, because undoing goes backwards and gives them back last."""
+        finish = call.inside.start(get_link, call.request.ifname)
         config = parse_config(call.request.netconf, call.request.args)
         require_expressible(call.request.netconf.version, has_addresses=call.ipam.is_configured)
-        _require_free_ifname(call)
+        is_ipam_ours = call.ipam.is_in_process
+        _require_free_ifname(call, finish())
         # Chosen here, so that nothing which the container's worker says is used on the host.
         mac = config.mac or _random_mac()
-        layer3, bridge, host_end = _connect(call, config, mac)
+        layer3, bridge, host_end = _connect(call, config, mac, is_ipam_ours=is_ipam_ours)
         gateway = _ensure_vlan_gateway(call, config, bridge) if config.vlan and _wants_gateway(config, layer3) else None
         if config.wants_spoofcheck:
             _guard_against_spoofing(call, host_end, mac)
         _configure(call, config, gateway or bridge, host_end, layer3)
-        _wait_until_connected(call, config, host_end, layer3, mac)
+        if layer3.ips and not config.is_left_down:
+            call.inside.call(announce_addresses, host_end.peer, mac)
         if config.wants_masquerade and layer3.ips:
             _masquerade(call, layer3)
         interfaces = (
@@ -170,10 +175,10 @@ def _to_the_end(*steps: Callable[[], object]) -> None:
 # --- ADD ---------------------------------------------------------------------------------------------------------
 
 
-def _require_free_ifname(call: Call) -> None:
+def _require_free_ifname(call: Call, found: Link | None) -> None:
     """Refuse an ADD for an interface that is there, before anything of that attachment could be taken away."""
     ifname = call.request.ifname
-    if call.inside.call(get_link, ifname) is not None:
+    if found is not None:
         raise KernelRefused("create link", ifname, errno.EEXIST, f"container veth name ({ifname!r}) already exists")
 
 
@@ -214,7 +219,7 @@ def _has_default(given: tuple[Route, ...], version: int) -> bool:
     return any(str(ip_interface(route.dst).network) == _DEFAULT_ROUTE[version] for route in given)
 
 
-def _connect(call: Call, config: BridgeConfig, mac: str) -> tuple[Result, Link, Link]:
+def _connect(call: Call, config: BridgeConfig, mac: str, *, is_ipam_ours: bool) -> tuple[Result, Link, Link]:
     """Get addresses, and make a port of the bridge whose other end is the container's interface; also the bridge.
 
     Returns:
@@ -242,12 +247,12 @@ def _connect(call: Call, config: BridgeConfig, mac: str) -> tuple[Result, Link, 
     )
     ifnames = [host_ifname(network, attachment, attempt) for attempt in range(_NAME_ATTEMPTS)]
     # One that is executed may wait for a server, and others wait for the lock.
-    layer3 = Result() if call.ipam.is_in_process else _addresses(call, config)
+    layer3 = Result() if is_ipam_ours else _addresses(call, config)
     # Only a failing ADD and GC remove bridges, and they do it under the same lock and only without ports.
     with call.locked(f"bridge-{config.bridge}"):
         finish = call.host.start(connect, bridge, pair, ifnames)
         try:
-            if call.ipam.is_in_process:
+            if is_ipam_ours:
                 layer3 = _addresses(call, config)
         finally:
             # ORDER: also when there are no addresses; and behind them, so that they are given back last.
@@ -284,28 +289,24 @@ def _ensure_vlan_gateway(call: Call, config: BridgeConfig, bridge: Link) -> Link
 
 
 def _configure(call: Call, config: BridgeConfig, holder: Link, host_end: Link, layer3: Result) -> None:
-    """Configure the container's end; and, at the same time, have the host be the gateway."""
-    setup = _interface_setup(call, config, layer3)
-    if not _wants_gateway(config, layer3):
-        call.inside.call(configure_new_interface, host_end.peer, setup)
-        return
-    gateways = [f"{ip.gateway}/{ip_interface(ip.address).network.prefixlen}" for ip in layer3.ips if ip.gateway]
-    finish = call.host.start(be_gateway, holder.ifindex, holder.ifname, gateways, config.is_forced)
+    """Configure the container's end; and, at the same time, have the host be the gateway and wait for packets to pass.
+
+    Raises:
+        EnvironmentFailure: none do.
+    """
+    gateway = None
+    if _wants_gateway(config, layer3):
+        addresses = [f"{ip.gateway}/{ip_interface(ip.address).network.prefixlen}" for ip in layer3.ips if ip.gateway]
+        gateway = Gateway(holder.ifindex, holder.ifname, addresses, config.is_forced)
+    finish = call.host.start(serve_port, host_end.ifindex, gateway, 0 if config.is_left_down else _PATIENCE_MS)
     try:
-        call.inside.call(configure_new_interface, host_end.peer, setup)
+        call.inside.call(configure_new_interface, host_end.peer, _interface_setup(call, config, layer3))
     finally:
-        finish()
-
-
-def _wait_until_connected(call: Call, config: BridgeConfig, host_end: Link, layer3: Result, mac: str) -> None:
-    """Wait until packets pass, and tell the neighbours."""
-    if config.is_left_down:
-        return
-    state = call.host.call(wait_for_operstate_up, host_end.ifindex, _OPERSTATE_TIMEOUT_MS)
-    if state != "up":
-        raise EnvironmentFailure(f"wait for link {host_end.ifname}: bridge port in error state: {state}")
-    if layer3.ips:
-        call.inside.call(announce_addresses, host_end.peer, mac)
+        state = finish()
+    if state != "up" and not config.is_left_down:
+        state = call.host.call(wait_for_operstate_up, host_end.ifindex, _OPERSTATE_TIMEOUT_MS)
+        if state != "up":
+            raise EnvironmentFailure(f"wait for link {host_end.ifname}: bridge port in error state: {state}")
 
 
 def _interface_setup(call: Call, config: BridgeConfig, layer3: Result) -> InterfaceSetup:

@@ -171,15 +171,19 @@ class Worker:
     ) -> Callable[[], Returned]:
         """Have the worker run a declared function as `call` does, while the caller goes on.
 
+        Behind a gate, where functions run in this process, it is run only when the result is waited for.
+
         Returns:
-            What waits for the result, or raises, as `call` does; to be called before the worker is asked anything else.
+            What waits for the result, or raises, as `call` does; to be called once, and before the worker is asked
+            anything else.
         """
         if kwargs:
             raise TypeError("arguments cross the boundary by position")
         self._require_session()
         self.attest()
         if self._through is not None:
-            return _run(self._through.call, function, *args)
+            through = self._through
+            return lambda: through.call(function, *args)
         # A late answer would be taken for the answer to the next call, which may be one that undoes.
         self._is_over = True
         service.post(self._channel, function, args, CALL_TIMEOUT_S)
@@ -225,20 +229,6 @@ class Worker:
             os.kill(self.pid, signal.SIGKILL)
             os.waitpid(self.pid, 0)
             self.pid = 0
-
-
-def _run(function: Callable[..., Returned], *args: object) -> Callable[[], Returned]:
-    """Run a function; what is returned tells how it went."""
-    try:
-        result = function(*args)
-    except CniError as error:
-        failure = error
-
-        def fail() -> NoReturn:
-            raise failure
-
-        return fail
-    return lambda: result
 
 
 def spawn(

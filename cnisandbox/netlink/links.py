@@ -237,17 +237,17 @@ def wait_for_operstate_up(ifindex: int, timeout_ms: int) -> str:
     Raises:
         KernelRefused: ENODEV if the link does not exist (any more).
     """
-    deadline = time.monotonic() + timeout_ms / 1000
-    pause_s = 0.001
+    begun = time.monotonic()
     while True:
         link = get_link_by_index(ifindex)
         if link is None:
             raise KernelRefused("wait for link", f"with index {ifindex}", errno.ENODEV)
-        left_s = deadline - time.monotonic()
+        elapsed_s = time.monotonic() - begun
+        left_s = timeout_ms / 1000 - elapsed_s
         if link.operstate == "up" or left_s <= 0:
             return link.operstate
-        time.sleep(min(pause_s, left_s))
-        pause_s = min(pause_s * 2, 0.05)
+        # At most an eighth too late, and that many looks that no other process of the host suffers from.
+        time.sleep(min(max(elapsed_s / 8, _LOOK_AGAIN_S / 2), 0.05, left_s))
 
 
 def execute_and_look(requests: list[Request], ifname: str = "", ifindex: int = 0) -> Link:

@@ -12,7 +12,7 @@ from cnisandbox.errors import KernelRefused
 from cnisandbox.hints import NamedTuple
 from cnisandbox.netlink.addresses import ensure_addresses
 from cnisandbox.netlink.bridge import BridgeSetup, EnsuredLink, ensure_bridge
-from cnisandbox.netlink.links import Link, delete_link_by_index, list_ports
+from cnisandbox.netlink.links import Link, delete_link_by_index, list_ports, wait_for_operstate_up
 from cnisandbox.netlink.veth import VethSetup, create_veth
 from cnisandbox.sysctl import write_sysctl
 
@@ -64,19 +64,34 @@ def _create_pair(pair: VethSetup, ifnames: list[str]) -> Link:
     return create_veth(pair._replace(ifname=ifnames[-1]))
 
 
-@declared
-def be_gateway(ifindex: int, ifname: str, addresses: list[str], is_forced: bool) -> None:
-    """Give a link the gateways' addresses, and have the host forward packets of their families.
+class Gateway(NamedTuple):
+    """What the host is to be for the attachments of a network.
 
-    Args:
+    Attributes:
         ifindex: The bridge, or the interface of one of its VLANs.
         ifname: Its name, for the message.
         addresses: All that it is to have, with prefix lengths.
         is_forced: Remove what is in the way, instead of failing.
+    """
+
+    ifindex: int
+    ifname: str
+    addresses: list[str]
+    is_forced: bool
+
+
+@declared
+def serve_port(ifindex: int, gateway: Gateway | None, patience_ms: int) -> str:
+    """Have the host be the gateway, and wait until a port passes packets.
+
+    Returns:
+        The port's operational state: "up", or another one if the time ran out.
 
     Raises:
-        KernelRefused: As `ensure_addresses` and `write_sysctl`.
+        KernelRefused: As `ensure_addresses`, `write_sysctl` and `wait_for_operstate_up`.
     """
-    ensure_addresses(ifindex, ifname, addresses, is_forced, True)
-    for version in sorted({6 if ":" in address else 4 for address in addresses}):
-        write_sysctl(_FORWARDING[version], "1")
+    if gateway is not None:
+        ensure_addresses(gateway.ifindex, gateway.ifname, gateway.addresses, gateway.is_forced, True)
+        for version in sorted({6 if ":" in address else 4 for address in gateway.addresses}):
+            write_sysctl(_FORWARDING[version], "1")
+    return wait_for_operstate_up(ifindex, patience_ms)
