@@ -19,6 +19,7 @@ from ipaddress import ip_address, ip_interface
 from cnisandbox.boundary.sandbox import GIVEN_FD
 from cnisandbox.boundary.workers import Needs
 from cnisandbox.bridge_config import BridgeConfig, parse_config
+from cnisandbox.bridge_host import Gateway, Masquerade, connect, serve_port
 from cnisandbox.cni.netconf import Attachment, NetConf
 from cnisandbox.cni.result import Address, Interface, Result, Route, require_expressible
 from cnisandbox.errors import CheckFailed, CniError, EnvironmentFailure, KernelRefused, NotAvailable, quoted
@@ -43,10 +44,9 @@ from cnisandbox.netlink.links import (
     wait_for_operstate_up,
     wait_until_gone,
 )
-from cnisandbox.netlink.port import Gateway, connect, serve_port
 from cnisandbox.netlink.veth import VethSetup
 from cnisandbox.netlink.vlan_gateway import VlanGatewaySetup, ensure_vlan_gateway
-from cnisandbox.nft.masquerade import Owner, add_masquerade, delete_masquerade, gc_masquerade, has_masquerade
+from cnisandbox.nft.masquerade import Owner, delete_masquerade, gc_masquerade, has_masquerade
 from cnisandbox.nft.spoofcheck import (
     add_spoofcheck,
     delete_spoofcheck,
@@ -104,8 +104,6 @@ class Bridge(Plugin):
         _configure(call, config, gateway or bridge, host_end, layer3)
         if layer3.ips and not config.is_left_down:
             call.inside.call(announce_addresses, host_end.peer, mac)
-        if config.wants_masquerade and layer3.ips:
-            _masquerade(call, layer3)
         interfaces = (
             Interface(bridge.ifname, bridge.mac),
             Interface(host_end.ifname, host_end.mac),
@@ -289,16 +287,22 @@ def _ensure_vlan_gateway(call: Call, config: BridgeConfig, bridge: Link) -> Link
 
 
 def _configure(call: Call, config: BridgeConfig, holder: Link, host_end: Link, layer3: Result) -> None:
-    """Configure the container's end; and, at the same time, have the host be the gateway and wait for packets to pass.
+    """Configure the container's end; and, at the same time, have the host do what it has to for packets to pass.
 
     Raises:
-        EnvironmentFailure: none do.
+        EnvironmentFailure: none pass.
     """
     gateway = None
     if _wants_gateway(config, layer3):
         addresses = [f"{ip.gateway}/{ip_interface(ip.address).network.prefixlen}" for ip in layer3.ips if ip.gateway]
         gateway = Gateway(holder.ifindex, holder.ifname, addresses, config.is_forced)
-    finish = call.host.start(serve_port, host_end.ifindex, gateway, 0 if config.is_left_down else _PATIENCE_MS)
+    masquerade = None
+    if config.wants_masquerade and layer3.ips:
+        owner = (call.request.netconf.name, *call.request.attachment)
+        call.undo.push(call.host.call, delete_masquerade, *owner)
+        masquerade = Masquerade(*owner, [ip.address for ip in layer3.ips])
+    patience_ms = 0 if config.is_left_down else _PATIENCE_MS
+    finish = call.host.start(serve_port, host_end.ifindex, gateway, masquerade, patience_ms)
     try:
         call.inside.call(configure_new_interface, host_end.peer, _interface_setup(call, config, layer3))
     finally:
@@ -323,12 +327,6 @@ def _guard_against_spoofing(call: Call, host_end: Link, mac: str) -> None:
     attachment = call.request.attachment
     call.undo.push(call.host.call, delete_spoofcheck, *attachment)
     call.host.call(add_spoofcheck, *attachment, host_end.ifname, mac)
-
-
-def _masquerade(call: Call, layer3: Result) -> None:
-    owner = (call.request.netconf.name, *call.request.attachment)
-    call.undo.push(call.host.call, delete_masquerade, *owner)
-    call.host.call(add_masquerade, *owner, [ip.address for ip in layer3.ips])
 
 
 # --- DEL and GC --------------------------------------------------------------------------------------------------

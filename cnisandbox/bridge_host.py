@@ -1,4 +1,4 @@
-"""The host's half of an attachment: a bridge, and a pair whose one end is a port of it and the other the container's.
+"""The host's half of the bridge plugin: a bridge, a pair that connects the container to it, and what leads beyond it.
 
 One function per step of ADD, so that the host worker is asked once for each.
 
@@ -14,6 +14,7 @@ from cnisandbox.netlink.addresses import ensure_addresses
 from cnisandbox.netlink.bridge import BridgeSetup, EnsuredLink, ensure_bridge
 from cnisandbox.netlink.links import Link, delete_link_by_index, list_ports, wait_for_operstate_up
 from cnisandbox.netlink.veth import VethSetup, create_veth
+from cnisandbox.nft.masquerade import add_masquerade
 from cnisandbox.sysctl import write_sysctl
 
 _FORWARDING = {4: "net/ipv4/ip_forward", 6: "net/ipv6/conf/all/forwarding"}
@@ -64,6 +65,15 @@ def _create_pair(pair: VethSetup, ifnames: list[str]) -> Link:
     return create_veth(pair._replace(ifname=ifnames[-1]))
 
 
+class Masquerade(NamedTuple):
+    """Whose packets are to be masqueraded; as the arguments of `add_masquerade`."""
+
+    network: str
+    container_id: str
+    ifname: str
+    addresses: list[str]
+
+
 class Gateway(NamedTuple):
     """What the host is to be for the attachments of a network.
 
@@ -81,17 +91,26 @@ class Gateway(NamedTuple):
 
 
 @declared
-def serve_port(ifindex: int, gateway: Gateway | None, patience_ms: int) -> str:
-    """Have the host be the gateway, and wait until a port passes packets.
+def serve_port(ifindex: int, gateway: Gateway | None, masquerade: Masquerade | None, patience_ms: int) -> str:
+    """Have the host be the gateway, and masquerade; then wait until a port passes packets.
+
+    Args:
+        ifindex: The port.
+        gateway: None for none.
+        masquerade: None for none.
+        patience_ms: How long to wait; 0 looks once.
 
     Returns:
         The port's operational state: "up", or another one if the time ran out.
 
     Raises:
-        KernelRefused: As `ensure_addresses`, `write_sysctl` and `wait_for_operstate_up`.
+        InvalidConfig: As `add_masquerade`.
+        KernelRefused: As `ensure_addresses`, `write_sysctl`, `add_masquerade` and `wait_for_operstate_up`.
     """
     if gateway is not None:
         ensure_addresses(gateway.ifindex, gateway.ifname, gateway.addresses, gateway.is_forced, True)
         for version in sorted({6 if ":" in address else 4 for address in gateway.addresses}):
             write_sysctl(_FORWARDING[version], "1")
+    if masquerade is not None:
+        add_masquerade(*masquerade)
     return wait_for_operstate_up(ifindex, patience_ms)
