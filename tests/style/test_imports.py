@@ -59,6 +59,7 @@ ALLOWED_IN_MONITOR = {
 ALLOWED_IN_RUNNER = {
     "_socket",  # the pair between monitor and opener
     "collections.abc",
+    "contextlib",
     "gc",
     "json",  # the keeper's, which has no privilege, for the netconf
     "os",
