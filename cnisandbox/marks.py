@@ -1,8 +1,9 @@
 """The lines by which the files that cnisandbox puts into a plugin directory are told from other people's.
 
-a launcher    a program whose last line is "# cnisandbox plugin: NAME"; a script of which it is the second line was
-              one, too, and is brought up to date by the next install
-a shim        a script whose second line is "# cnisandbox shim: NAME"
+a launcher    a program whose last line is "# cnisandbox plugin: NAME"
+a shim        the same program, and its last line is "# cnisandbox shim: NAME"
+
+A script that has it as its second line was the same, too, and is brought up to date by the next install or wrap.
 """
 
 import os
@@ -30,17 +31,21 @@ class Ends:
     def __init__(self, fd: int) -> None:
         head = os.pread(fd, _BYTES, 0)
         lines = head.split(b"\n", 2)
-        second = lines[1] if head.startswith(_SCRIPT) and len(lines) == 3 else b""
-        self.is_shim = second.startswith(SHIM)
-        self.plugin = _plugin_in(second)
+        line = lines[1] if head.startswith(_SCRIPT) and len(lines) == 3 else b""
         if head.startswith(_PROGRAM):
-            self.plugin = plugin_at_end(os.pread(fd, _BYTES, max(0, os.fstat(fd).st_size - _BYTES)))
+            line = _last_line(os.pread(fd, _BYTES, max(0, os.fstat(fd).st_size - _BYTES)))
+        self.is_shim = line.startswith(SHIM)
+        self.plugin = _plugin_in(line)
 
 
 def plugin_at_end(tail: bytes) -> str:
     """Say which plugin's launcher it is that ends so; empty for none."""
+    return _plugin_in(_last_line(tail))
+
+
+def _last_line(tail: bytes) -> bytes:
     lines = tail.rsplit(b"\n", 2)
-    return _plugin_in(lines[-2]) if len(lines) > 1 and not lines[-1] else ""
+    return lines[-2] if len(lines) > 1 and not lines[-1] else b""
 
 
 def _plugin_in(line: bytes) -> str:

@@ -1,4 +1,4 @@
-/* What `cnisandbox install` puts into a plugin directory: hands the call to the zygote (cnisandbox/zygote), or starts the
+/* What `cnisandbox install` and `wrap` put into a plugin directory: hands the call to the zygote (cnisandbox/zygote), or starts the
  * interpreter itself when there is none that fits.
  *
  *   launcher                                   zygote's child
@@ -41,7 +41,7 @@
 /* LIMIT: milliseconds for the zygote to say how an engine has ended. */
 #define OBITUARY_MS 2000
 
-/* `cnisandbox install` writes over this, in a copy of the file; it finds it by `mark` (cnisandbox/cli/launcher.py). */
+/* `cnisandbox install` and `wrap` write over this, in a copy of the file; it finds it by `mark` (cnisandbox/cli/launcher.py). */
 static const volatile struct {
 	char mark[32];
 	char plugin[64];
@@ -49,6 +49,7 @@ static const volatile struct {
 	char socket[104];
 	char interpreter[512];
 	char script[4096];
+	char subject[1024]; /* what is said before the environment: of a wrapped plugin, which it is and how it is run */
 } config __attribute__((used, section(".data.cnisandbox"))) = { .mark = "cnisandbox launcher settings:" };
 
 struct hello {
@@ -103,11 +104,16 @@ static int wants_zygote(int argc, char **envp)
 	return is_call && argc == 1;
 }
 
-/* Strings of the environment, each with its terminating zero; 0 when they do not fit. */
+/* The subject, if there is one, and the strings of the environment, each with its terminating zero; 0 when they do not
+ * fit. */
 static uint32_t flatten(char **envp, char *buffer)
 {
 	uint32_t used = 0;
 
+	if (config.subject[0]) {
+		used = (uint32_t)strlen((const char *)config.subject) + 1;
+		memcpy(buffer, (const char *)config.subject, used);
+	}
 	for (; *envp; envp++) {
 		size_t length = strlen(*envp) + 1;
 		if (length > MAX_ENVIRONMENT - used)

@@ -425,6 +425,7 @@ def _program_filter() -> _Filter:
     return program
 
 
+@cache
 def foreign_filter(packet_protocols: tuple[int, ...] = (), *, is_mediated: bool, has_unix_sockets: bool) -> bytes:
     """Compile the filter of an unmodified plugin: files, programs, and sockets that the monitor makes for it.
 
@@ -462,6 +463,7 @@ def foreign_filter(packet_protocols: tuple[int, ...] = (), *, is_mediated: bool,
     return program.export()
 
 
+@cache
 def monitor_filter(packet_protocols: tuple[int, ...] = ()) -> bytes:
     """Compile the filter of the monitor and of its opener: the interpreter, netlink, sysctls, the worker's calls."""
     program = _interpreter_filter()
@@ -480,6 +482,7 @@ def monitor_filter(packet_protocols: tuple[int, ...] = ()) -> bytes:
     return program.export()
 
 
+@cache
 def keeper_filter() -> bytes:
     """Compile the filter of the keeper: the interpreter, its pipes, and a signal for the monitor, its child."""
     program = _interpreter_filter()

@@ -24,11 +24,10 @@ from cnisandbox.zygote import protocol
 
 SAVED_SUFFIX = ".cnisandbox-saved"
 
-# LIMIT: BINPRM_BUF_SIZE is 256, and the line must end inside it (fs/binfmt_script.c, Linux 5.1 and later)
-_SHEBANG_BYTES = 255
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
-# As native/launcher.c has it: mark, plugin, build id, socket, interpreter, script.
-_SETTINGS = struct.Struct("=32s64s32s104s512s4096s")
+# As native/launcher.c has it: mark, plugin, build id, socket, interpreter, script, subject.
+_SETTINGS = struct.Struct("=32s64s32s104s512s4096s1024s")
+_SPACES = (64, 104, 512, 4096, 1024)
 _SETTINGS_MARK = b"cnisandbox launcher settings:"
 # LIMIT: more than a launcher has.
 _MAX_BYTES = 16 << 20
@@ -76,6 +75,11 @@ def plugin_names() -> list[str]:
     return sorted(path.stem.replace("_", "-") for path in directory.glob("*.py") if not path.stem.startswith("_"))
 
 
+def served_names() -> list[str]:
+    """List what a zygote serves: the plugins of this package, and the runner."""
+    return [*plugin_names(), protocol.RUNNER]
+
+
 def package_directory() -> Path:
     """The directory of the package."""
     return Path(cnisandbox.__file__).resolve().parent
@@ -92,25 +96,6 @@ def bundle_path(plugin: str) -> str:
     return str(package_directory() / "__pycache__" / f"{plugin}.{sys.implementation.cache_tag}.bundle")
 
 
-def script_interpreter(name: str) -> str:
-    """The interpreter for the first line of a script.
-
-    Args:
-        name: Of the script, for the message.
-
-    Raises:
-        InvalidEnvironment: The kernel could not start this installation's interpreter from a script's first line.
-    """
-    interpreter = sys.executable
-    first_line = f"#!{interpreter} -IS\n".encode("utf-8", "surrogateescape")
-    if not os.path.isabs(interpreter) or re.search(r"\s", interpreter) or len(first_line) > _SHEBANG_BYTES:
-        raise InvalidEnvironment(
-            f"write script {quoted(name)}: {quoted(interpreter)} cannot stand in the first line of a script",
-            f"install cnisandbox under a path without spaces, shorter than {_SHEBANG_BYTES - len('#! -IS') - 1} bytes",
-        )
-    return interpreter
-
-
 def script(plugin: str) -> str:
     """Write what a launcher has the interpreter execute."""
     return _SCRIPT.format(
@@ -122,15 +107,31 @@ def script(plugin: str) -> str:
 
 
 def render(plugin: str) -> bytes:
-    """Write a launcher.
+    """Write the launcher of a plugin of ours.
 
     Raises:
         InvalidEnvironment: The program was not built, or the paths of this installation are too long for it.
     """
+    return render_program(plugin, protocol.socket_path(plugin), script(plugin), marks.PLUGIN)
+
+
+def render_program(name: str, socket: str, code: str, mark: bytes, subject: str = "") -> bytes:
+    """Write a launcher.
+
+    Args:
+        name: Of the plugin.
+        socket: Where the zygote listens; empty for calls that no zygote serves.
+        code: What the interpreter executes where no zygote does.
+        mark: What its last line begins with.
+        subject: What the zygote is told before the environment.
+
+    Raises:
+        InvalidEnvironment: The program was not built, or something is too long for it.
+    """
     # TRUST: root executes it, from whatever directory the runtime stands in.
     if not os.path.isabs(sys.executable):
         raise InvalidEnvironment(
-            f"write launcher {quoted(plugin)}: {quoted(sys.executable)} is no absolute path of an interpreter",
+            f"write launcher {quoted(name)}: {quoted(sys.executable)} is no absolute path of an interpreter",
             "start cnisandbox by its full path",
         )
     program_path = package_directory() / "launcher"
@@ -138,24 +139,20 @@ def render(plugin: str) -> bytes:
         program = program_path.read_bytes()
     except OSError as error:
         raise InvalidEnvironment(
-            f"write launcher {quoted(plugin)}: {program_path}: {reason(error)}",
+            f"write launcher {quoted(name)}: {program_path}: {reason(error)}",
             "run `make setup` again, which builds it",
         ) from error
-    texts = [
-        text.encode("utf-8", "surrogateescape")
-        for text in (plugin, protocol.socket_path(plugin), sys.executable, script(plugin))
-    ]
-    for text, space in zip(texts, (64, 104, 512, 4096), strict=True):
+    texts = [text.encode("utf-8", "surrogateescape") for text in (name, socket, sys.executable, code, subject)]
+    for text, space in zip(texts, _SPACES, strict=True):
         if len(text) >= space or b"\0" in text:
             raise InvalidEnvironment(
-                f"write launcher {quoted(plugin)}: {quoted(os.fsdecode(text)[:80])} does not fit into {space} bytes",
+                f"write launcher {quoted(name)}: {quoted(os.fsdecode(text)[:80])} does not fit into {space} bytes",
                 "install cnisandbox under a shorter path",
             )
-    name, socket, interpreter, code = texts
     build_id = build.build_id(str(package_directory()))
-    settings = _SETTINGS.pack(_SETTINGS_MARK, name, build_id, socket, interpreter, code)
+    settings = _SETTINGS.pack(_SETTINGS_MARK, texts[0], build_id, *texts[1:])
     start = program.index(_SETTINGS_MARK)
-    return program[:start] + settings + program[start + len(settings) :] + b"\n" + marks.PLUGIN + name + b"\n"
+    return program[:start] + settings + program[start + len(settings) :] + b"\n" + mark + texts[0] + b"\n"
 
 
 def settings_of(directory_fd: int, name: str) -> Settings | None:
@@ -167,7 +164,7 @@ def settings_of(directory_fd: int, name: str) -> Settings | None:
     start = program.find(_SETTINGS_MARK)
     if start < 0 or len(program) < start + _SETTINGS.size:
         return None
-    _, plugin, build_id, socket, _, _ = _SETTINGS.unpack_from(program, start)
+    _, plugin, build_id, socket, *_ = _SETTINGS.unpack_from(program, start)
     return Settings(os.fsdecode(plugin.rstrip(b"\0")), build_id, os.fsdecode(socket.rstrip(b"\0")))
 
 

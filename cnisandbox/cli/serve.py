@@ -1,6 +1,6 @@
-"""Keep a process with everything imported, which serves the calls of our own plugins: the warm path.
+"""Keep a process with everything imported, which serves calls of our own plugins and of wrapped ones: the warm path.
 
-Launchers that `cnisandbox install` has put into a plugin directory find it by themselves, and start the interpreter
+What `cnisandbox install` and `wrap` have put into a plugin directory finds it by itself, and starts the interpreter
 when it is not there. With systemd, `cnisandbox install --systemd` has it started by the first call. SIGTERM lets calls
 under way finish and ends; SIGHUP does the same and starts anew, after an upgrade.
 """
@@ -77,7 +77,7 @@ def _made(directory: str) -> dict[str, int]:
     except OSError as error:
         raise IoFailure(f"make directory {quoted(directory)}: {reason(error)}") from error
     launcher.require_safe_directory(directory)
-    paths = {name: protocol.socket_path(name, directory) for name in launcher.plugin_names()}
+    paths = {name: protocol.socket_path(name, directory) for name in launcher.served_names()}
     # Two that start at once do so one after the other; the second one then finds the first.
     with launcher.opened(directory) as directory_fd:
         fcntl.flock(directory_fd, fcntl.LOCK_EX)
@@ -137,7 +137,7 @@ def _inherited() -> dict[str, int]:
         listener = socket.socket(fileno=fd)
         name = os.path.basename(str(listener.getsockname()))
         found[name] = listener.detach()
-    unknown = set(found) - set(launcher.plugin_names())
+    unknown = set(found) - set(launcher.served_names())
     if unknown:
         raise InvalidEnvironment(
             f"serve: {', '.join(sorted(unknown))}: there is no such plugin", "mend the socket unit"

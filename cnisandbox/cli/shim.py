@@ -1,6 +1,7 @@
 """What stands in front of a plugin that is wrapped: how it is told from a plugin, and what it does.
 
-    /opt/cni/bin/bridge                 the shim: a short script, by which the runtime starts the runner
+    /opt/cni/bin/bridge                 the shim: a small program, by which the runtime starts the runner, or finds it
+                                        waiting (native/launcher.c)
     /opt/cni/bin/.cnisandbox/bridge     the plugin itself, as it was: the same file, moved
 
 Inside the confinement the plugin stands at /opt/cni/bin/bridge again, and so does every other wrapped plugin at its own
@@ -24,13 +25,18 @@ from cnisandbox.errors import (
     quoted,
     reason,
 )
-from cnisandbox.hints import NamedTuple, NoReturn
+from cnisandbox.hints import TYPE_CHECKING, NamedTuple, NoReturn
+
+if TYPE_CHECKING:
+    from cnisandbox.runner.entry import Slot
 
 # Beside the shims: one file system, so that a rename moves; no runtime looks into it, for a plugin's name has no slash.
 ORIGINALS = ".cnisandbox"
 
 # The level at which nothing is taken away.
-_ROOT = "root"
+ROOT = "root"
+# Between the parts of a subject; no path that can be wrapped has it.
+_SEPARATOR = "\x1f"
 # LIMIT: links that lead from one to the next, as in the kernel.
 _MAX_LINKS = 40
 
@@ -64,9 +70,43 @@ def main(path: str, level: str, profile: str, log: str) -> NoReturn:
         profile: The name of its profile.
         log: What it was wrapped with; CNISANDBOX_LOG comes first.
     """
-    variables = os.environ
     arguments = tuple(sys.argv[1:])
-    request = Request(
+    # A runtime gives no arguments. A service or a person does: `dhcp daemon` serves the whole node, so it stays root.
+    is_confined = not arguments or bool(os.environ.get("CNI_COMMAND"))
+    start(_request(path, level, profile, log, arguments), is_confined=is_confined)
+
+
+def subject_of(path: str, level: str, profile: str, log: str) -> str:
+    """Write down what a shim says to the zygote about itself, for `serve`.
+
+    Raises:
+        InvalidConfig: A path cannot stand in it.
+    """
+    parts = (path, level, profile, log)
+    if any(_SEPARATOR in part or "\0" in part for part in parts):
+        raise InvalidConfig(f"wrap {quoted(path)}: a path has a control character in it")
+    return _SEPARATOR.join(parts)
+
+
+def serve(subject: str, slot: "Slot") -> NoReturn:
+    """Be a shim that has found the runner waiting.
+
+    Args:
+        subject: What `subject_of` has written.
+        slot: The process that we are, which is the call's by now: environment, descriptors, working directory.
+    """
+    try:
+        path, level, profile, log = subject.split(_SEPARATOR)
+        start(_request(path, level, profile, log, ()), slot=slot)
+    except SystemExit:  # what `fail` ends with
+        os.write(slot.status_fd, b"\1")
+    finally:  # a process of the zygote's goes back to nobody's code
+        os._exit(1)
+
+
+def _request(path: str, level: str, profile: str, log: str, arguments: tuple[str, ...]) -> Request:
+    variables = os.environ
+    return Request(
         plugin=path,
         arguments=arguments,
         level=variables.get("CNISANDBOX_LEVEL") or level,
@@ -74,20 +114,19 @@ def main(path: str, level: str, profile: str, log: str) -> NoReturn:
         attest_path=variables.get("CNISANDBOX_ATTEST", ""),
         log=variables.get("CNISANDBOX_LOG") or log,
     )
-    # A runtime gives no arguments. A service or a person does: `dhcp daemon` serves the whole node, so it stays root.
-    start(request, is_confined=not arguments or bool(variables.get("CNI_COMMAND")))
 
 
-def start(request: Request, *, is_confined: bool = True) -> NoReturn:
+def start(request: Request, *, is_confined: bool = True, slot: "Slot | None" = None) -> NoReturn:
     """Run a plugin; what goes wrong before it runs is reported as a plugin reports it.
 
     Args:
         request: What to run.
         is_confined: False to run it as it is.
+        slot: The process that we are, if it was forked ahead of the call.
     """
     try:
-        if is_confined and request.level != _ROOT:
-            _hand_over(request)
+        if is_confined and request.level != ROOT:
+            _hand_over(request, slot)
         _execute(program_of(request.plugin), (request.plugin, *request.arguments))
     except CniError as error:
         fail(error)
@@ -100,7 +139,7 @@ def start(request: Request, *, is_confined: bool = True) -> NoReturn:
         )
 
 
-def _hand_over(request: Request) -> NoReturn:
+def _hand_over(request: Request, slot: "Slot | None") -> NoReturn:
     place = place_of(request.plugin)
     program_of(place)  # that there is one, and none that confines itself
     # Here, because a plugin that is executed as it is needs none of it.
@@ -122,7 +161,8 @@ def _hand_over(request: Request) -> NoReturn:
             attest_path=request.attest_path,
             log=request.log,
             overlays=overlays([os.path.dirname(place), *plugin_dirs]),
-        )
+        ),
+        slot,
     )
 
 
@@ -139,8 +179,7 @@ def fail(error: CniError) -> NoReturn:
     from cnisandbox.cni.output import error_document  # noqa: PLC0415 - what it imports is not needed to succeed
     from cnisandbox.cni.versions import SUPPORTED  # noqa: PLC0415
 
-    sys.stdout.buffer.write(error_document(error, SUPPORTED[-1]))
-    sys.stdout.flush()
+    os.write(1, error_document(error, SUPPORTED[-1]))
     sys.exit(1)
 
 

@@ -126,7 +126,7 @@ def install(*, is_update: bool) -> list[Change]:
     Raises:
         IoFailure: They cannot be written, or systemd refuses them.
     """
-    texts = units(sys.executable, launcher.plugin_names())
+    texts = units(sys.executable, launcher.served_names())
     try:
         DIRECTORY.mkdir(mode=0o755, parents=True, exist_ok=True)
         launcher.require_safe_directory(str(DIRECTORY))

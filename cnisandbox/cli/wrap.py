@@ -1,6 +1,6 @@
 """Have the plugins of a directory run without the runtime's privileges, whoever calls them.
 
-Each plugin is moved to .cnisandbox/ in the same directory, as it is, and a shim takes its place: a small script that
+Each plugin is moved to .cnisandbox/ in the same directory, as it is, and a shim takes its place: a small program that
 runs it as `cnisandbox exec` does. Runtimes need no other configuration. `cnisandbox unwrap` puts everything back.
 
 Called again, it brings shims up to date, and wraps anew what a package manager has put over a shim (`cnisandbox doctor`

@@ -23,6 +23,7 @@ from cnisandbox import marks
 from cnisandbox.cli import bytecode, launcher, shim
 from cnisandbox.cli.launcher import Change
 from cnisandbox.errors import InvalidConfig, InvalidEnvironment, TryAgain, quoted
+from cnisandbox.zygote import protocol
 
 MANIFEST = ".manifest.json"
 
@@ -32,9 +33,8 @@ _MANIFEST_BYTES = 1 << 20
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_+-]*(\.[A-Za-z0-9_+-]+)*")
 # What package managers and we ourselves leave beside a file for a while.
 _PASSING = (launcher.SAVED_SUFFIX, ".dpkg-new", ".dpkg-old", ".dpkg-tmp", ".dpkg-dist", ".rpmnew", ".rpmsave", ".bak")
+# What a shim has the interpreter execute where no zygote serves the call.
 _TEMPLATE = """\
-#!{interpreter} -IS
-{mark}{name}
 # Made by `cnisandbox wrap`: runs the plugin, which is {original}, without the runtime's privileges.
 # `cnisandbox unwrap --bin-dir {directory}` puts the plugin back in this place.
 import gc
@@ -332,26 +332,27 @@ def render(directory: str, name: str, how: How) -> bytes:
         how: How the plugin is run.
 
     Raises:
-        InvalidEnvironment: The kernel could not start this installation's interpreter from a script's first line.
+        InvalidEnvironment: The program was not built, or a path is too long for it.
     """
     original = shim.original_of(directory, name)
     is_link = os.path.islink(original)
     advice = f"install cnisandbox again; or put the plugins back: mv {directory}/{shim.ORIGINALS}/* {directory}/"
-    text = _TEMPLATE.format(
-        interpreter=launcher.script_interpreter(name),
-        mark=marks.SHIM.decode(),
+    path = f"{directory}/{name}"
+    code = _TEMPLATE.format(
         name=name,
         original=original,
         directory=directory,
         program=shim.program_of(os.path.join(directory, os.readlink(original))) if is_link else original,
-        path=f"{directory}/{name}",
+        path=path,
         directories=launcher.import_directories(),
         loader=str(launcher.package_directory() / "bundle.py"),
         bundle=launcher.bundle_path(bytecode.SHIM),
         details=f'"details": {json.dumps(advice)}',
         **how._asdict(),
     )
-    return text.encode("utf-8", "surrogateescape")
+    # At level root nothing is taken away, and the plugin takes the place of whoever is there: not of a zygote's child.
+    socket = "" if how.level == shim.ROOT else protocol.socket_path(protocol.RUNNER)
+    return launcher.render_program(name, socket, code, marks.SHIM, shim.subject_of(path, *how))
 
 
 def _move_aside(directory: Directory, originals_fd: int, name: str) -> bool:

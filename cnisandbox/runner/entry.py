@@ -34,7 +34,7 @@ from cnisandbox.errors import CniError, InvalidConfig, PrivilegeNotDropped, quot
 from cnisandbox.hints import NamedTuple, NoReturn
 from cnisandbox.profile.load import load_profile, profile_for
 from cnisandbox.runner.facts import WorkerExpectation
-from cnisandbox.runner.keeper import Keeper, Streams, keep
+from cnisandbox.runner.keeper import Keeper, Streams, end_with, keep
 from cnisandbox.runner.plan import Plan, find_plugin, process_of_path
 from cnisandbox.runner.supervision import Tools, be_monitor, confinement
 
@@ -63,22 +63,36 @@ class Options(NamedTuple):
     overlays: tuple[tuple[str, str], ...] = ()
 
 
-def run(options: Options) -> NoReturn:
+class Slot(NamedTuple):
+    """A process that was forked ahead of the call, and is its by now: the entry's, when the run begins.
+
+    Attributes:
+        status_fd: Where the exit status goes as well, for who waits for it and is not our parent.
+    """
+
+    status_fd: int
+
+
+def run(options: Options, slot: Slot | None = None) -> NoReturn:
     """Run a plugin as the options say, with our environment and standard descriptors; never returns.
+
+    Args:
+        options: How.
+        slot: The process that we are, if it was forked ahead of the call.
 
     What goes wrong on our side is reported as a CNI error on standard output, with exit status 1.
     """
     gc.disable()  # a call is over before garbage matters
     fill_standard_descriptors()
     try:
-        _run(options)
+        _run(options, slot)
     except CniError as error:
-        _fail(error)
+        _fail(error, slot)
     except Exception as error:  # noqa: BLE001 - whatever it is, it ends the call without traceback
-        _fail(PrivilegeNotDropped(f"confine {options.plugin}: {type(error).__name__}: {error}"))
+        _fail(PrivilegeNotDropped(f"confine {options.plugin}: {type(error).__name__}: {error}"), slot)
 
 
-def _run(options: Options) -> NoReturn:
+def _run(options: Options, slot: Slot | None) -> NoReturn:
     environment = read_environment(os.environ) if os.environ.get("CNI_COMMAND") else None
     profile = load_profile(options.profile) if options.profile else profile_for(os.path.basename(options.plugin))
     level = _level(options, profile.level)
@@ -117,8 +131,9 @@ def _run(options: Options) -> NoReturn:
         be_monitor(plan, tools)
     pid_namespaces.after_fork()
     expectations = _expectations(plan, monitor_pid, own_namespaces, filters)
-    keeper_said, expected = _drop(plan, ours, streams, attest_fd, own_namespaces)
-    keep(Keeper(plan, ours, streams, monitor_pid, attest_fd, keeper_said, expected, *expectations))
+    keeper_said, expected = _drop(plan, ours, streams, attest_fd, own_namespaces, slot)
+    status_fd = slot.status_fd if slot else None
+    keep(Keeper(plan, ours, streams, monitor_pid, attest_fd, status_fd, keeper_said, expected, *expectations))
 
 
 def _level(options: Options, highest: Level) -> Level:
@@ -152,7 +167,12 @@ def _own_filters() -> int:
 
 
 def _drop(
-    plan: Plan, channel: Channel, streams: Streams, attest_fd: int | None, own_namespaces: dict[str, int]
+    plan: Plan,
+    channel: Channel,
+    streams: Streams,
+    attest_fd: int | None,
+    own_namespaces: dict[str, int],
+    slot: Slot | None,
 ) -> tuple[Attestation, Expectation]:
     """Become the keeper."""
     set_title(f"cnisandbox: keeper [{plan.name}]")
@@ -174,11 +194,15 @@ def _drop(
         dies_with_parent=False,
     )
     kept = {0, 1, 2, channel.read_fd, channel.write_fd, *streams} | (set() if attest_fd is None else {attest_fd})
-    expected = _expectation(wanted, own_namespaces, os.getppid(), own_namespaces["net"])
+    kept |= {slot.status_fd} if slot else set()
+    parent = None if slot else os.getppid()  # a slot outlives its zygote
+    expected = _expectation(wanted, own_namespaces, parent, own_namespaces["net"])
     return confine(wanted, kept), expected._replace(descriptors=tuple(sorted(kept)), has_own_pid_namespace=False)
 
 
-def _expectation(wanted: Confinement, own_namespaces: dict[str, int], parent: int, netns_inode: int) -> Expectation:
+def _expectation(
+    wanted: Confinement, own_namespaces: dict[str, int], parent: int | None, netns_inode: int
+) -> Expectation:
     return Expectation(
         role=wanted.role,
         level=wanted.level,
@@ -211,10 +235,10 @@ def _expectations(
     return monitor, opener, worker
 
 
-def _fail(error: CniError) -> NoReturn:
+def _fail(error: CniError, slot: Slot | None) -> NoReturn:
     """Report an error that came before the keeper; where that is possible without privilege."""
     document = error_document(error, SUPPORTED[-1])
     if os.geteuid() == 0:
-        drop_for_error()
+        drop_for_error([slot.status_fd] if slot else [])
     os.write(1, document)
-    os._exit(1)
+    end_with(1, slot.status_fd if slot else None)

@@ -51,6 +51,7 @@ class Keeper(NamedTuple):
         streams: To the plugin.
         monitor_pid: The monitor.
         attest_fd: File that keeps the attestations; None when nobody asked.
+        status_fd: Where our exit status goes as well; None for nowhere.
         attestation, expectation: What the kernel says about us, and what it must say.
         monitor, opener, worker: What it must say about the others; no opener where there is no container's netns.
     """
@@ -60,6 +61,7 @@ class Keeper(NamedTuple):
     streams: Streams
     monitor_pid: int
     attest_fd: int | None
+    status_fd: int | None
     attestation: Attestation
     expectation: Expectation
     monitor: Expectation
@@ -74,19 +76,33 @@ def keep(keeper: Keeper) -> NoReturn:
         keeper.channel.send([{}])
         status = _pump(keeper)
     except CniError as error:
-        _end_monitor(keeper)
-        _write(1, error_document(error, SUPPORTED[-1]))
-        os._exit(1)
+        _fail(keeper, error)
     except Exception as error:  # noqa: BLE001 - a defect of ours must not become a traceback on a runtime's log
-        _end_monitor(keeper)
-        defect = CniError(f"keep {keeper.plan.name}: {type(error).__name__}: {error}", "this is a defect of cnisandbox")
-        _write(1, error_document(defect, SUPPORTED[-1]))
-        os._exit(1)
+        what = f"keep {keeper.plan.name}: {type(error).__name__}: {error}"
+        _fail(keeper, CniError(what, "this is a defect of cnisandbox"))
     if os.WIFSIGNALED(status):
         number = os.WTERMSIG(status)
         signal.signal(number, signal.SIG_DFL) if number not in (signal.SIGKILL, signal.SIGSTOP) else None
         os.kill(os.getpid(), number)
-    os._exit(os.waitstatus_to_exitcode(status))
+    end_with(os.waitstatus_to_exitcode(status), keeper.status_fd)
+
+
+def end_with(status: int, status_fd: int | None) -> NoReturn:
+    """Exit, and say so.
+
+    Args:
+        status: The exit status.
+        status_fd: Who reads it need not wait for the end of this process; None for nobody.
+    """
+    if status_fd is not None:
+        _write(status_fd, bytes([status]))
+    os._exit(status)
+
+
+def _fail(keeper: Keeper, error: CniError) -> NoReturn:
+    _end_monitor(keeper)
+    _write(1, error_document(error, SUPPORTED[-1]))
+    end_with(1, keeper.status_fd)
 
 
 def _compare(keeper: Keeper) -> None:

@@ -181,27 +181,24 @@ def _interpreters(path: str) -> list[str]:
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError:
-        return list(_LINKERS)
+        return _linkers()
     try:
         head = os.read(fd, _SHEBANG_BYTES)
     finally:
         os.close(fd)
     if not head.startswith(b"#!"):
-        return list(_LINKERS)
+        return _linkers()
     words = os.fsdecode(head[2:].split(b"\n", 1)[0]).split()
-    return [os.path.realpath(word) for word in words[:2] if word.startswith("/")] + list(_LINKERS)
+    return [os.path.realpath(word) for word in words[:2] if word.startswith("/")] + _linkers()
 
 
-def _find_linkers() -> tuple[str, ...]:
+def _linkers() -> list[str]:
     found = []
     for directory in ("/lib64", "/lib"):
         for name in os.listdir(directory) if os.path.isdir(directory) else ():
             if name.startswith(("ld-linux", "ld-musl")):
                 found.append(os.path.realpath(os.path.join(directory, name)))
-    return tuple(found)
-
-
-_LINKERS = _find_linkers()
+    return found
 
 
 def find_plugin(path: str) -> str:

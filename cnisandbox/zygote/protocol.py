@@ -2,7 +2,8 @@
 
     hello      slot to launcher     protocol, build id, nonce
     request    launcher to slot     protocol, nonce, number of a descriptor, length; then the
-                                    environment, which the slot does not look into
+                                    environment, which the slot does not look into; to a slot of the
+                                    runner's, a string before it says which plugin is to be run and how
     b"T"       slot to launcher     taken
     b"C"       slot to launcher     not for a zygote: start the interpreter
     status     server to launcher   a wait status, when the engine has ended without writing its own into the pipe
@@ -23,6 +24,8 @@ REQUEST = struct.Struct(f"={len(PROTOCOL)}s{NONCE_BYTES}siI")
 STATUS = struct.Struct("=i")
 CREDENTIALS = struct.Struct("=3i")
 
+# Where calls of wrapped plugins go, whichever plugin it is; no plugin of ours has the name.
+RUNNER = "runner"
 DIRECTORY = "/run/cnisandbox/zygote"
 
 

@@ -29,9 +29,9 @@ from cnisandbox.boundary.sandbox import NETLINK_NETFILTER, NETLINK_ROUTE
 from cnisandbox.boundary.title import set_title
 from cnisandbox.hints import NamedTuple, NoReturn
 from cnisandbox.plugin import Plugin
-from cnisandbox.zygote import code, protocol, slot
+from cnisandbox.zygote import code, protocol, runner, slot
 from cnisandbox.zygote.rehearsal import rehearse
-from cnisandbox.zygote.slot import Ends
+from cnisandbox.zygote.slot import Ends, Served
 
 # LIMIT: seconds of a call; a runtime gives up after minutes at the latest.
 _CALL_S = 300.0
@@ -63,15 +63,13 @@ class Pool:
     """The slots of one plugin.
 
     Args:
-        plugin: Whose calls they serve.
+        served: Whose calls they serve.
         listener: Where launchers connect.
         size: How many wait.
-        plugin_dirs: Directories of plugins that calls are expected to name.
     """
 
-    def __init__(self, plugin: type[Plugin], listener: _socket.socket, size: int, plugin_dirs: tuple[str, ...]) -> None:
-        self.plugin = plugin
-        self.plugin_dirs = plugin_dirs
+    def __init__(self, served: Served, listener: _socket.socket, size: int) -> None:
+        self.served = served
         self.listener = listener
         self.size = size
         self.idle: set[int] = set()
@@ -79,7 +77,9 @@ class Pool:
 
     def rehearse(self) -> None:
         """Find out which pages of memory calls use."""
-        self.pages = rehearse(self.plugin, lambda: slot.make(self.plugin, self.plugin_dirs, {}))
+        plugin = self.served.plugin
+        if plugin is not None:
+            self.pages = rehearse(plugin, lambda: self.served.prepare(lambda _: None))
 
 
 class Server:
@@ -167,10 +167,10 @@ class Server:
         if pid == 0:
             try:
                 signal.set_wakeup_fd(-1)
-                set_title(f"cnisandbox: slot [{pool.plugin.name}]")
+                set_title(f"cnisandbox: slot [{pool.served.name}]")
                 ends = Ends(pool.listener, self._control, self._build_id, zygote)
                 slot.close_all_but(ends)
-                slot.serve(pool.plugin, ends, lambda: slot.make(pool.plugin, pool.plugin_dirs, pool.pages))
+                slot.serve(pool.served, ends, pool.pages)
             finally:
                 os._exit(3)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, blocked)
@@ -240,7 +240,7 @@ class Server:
                 pool.idle.discard(pid)
                 self._not_before = time.monotonic() + _RECOVERY_S
                 if pool.size:
-                    self._warn(f"slot for {pool.plugin.name}: ended with status {os.waitstatus_to_exitcode(status)}")
+                    self._warn(f"slot for {pool.served.name}: ended with status {os.waitstatus_to_exitcode(status)}")
 
     def _dismiss(self) -> None:
         """End the slots that wait, and make no others."""
@@ -301,7 +301,8 @@ def main() -> NoReturn:
     pools = []
     for word in sockets:
         name, _, fd = word.partition("=")
-        pools.append(Pool(_plugin(name), _listener(int(fd)), int(pool) or _SLOTS.get(name, 1), plugin_dirs))
+        served = runner.SERVED if name == protocol.RUNNER else slot.of_plugin(_plugin(name), plugin_dirs)
+        pools.append(Pool(served, _listener(int(fd)), int(pool) or _SLOTS.get(name, 1)))
     # ORDER: after everything was imported.
     if code.last_change(package) != last_change:
         _warn("serve: the code was changed while it was loaded: starting anew")
@@ -331,6 +332,7 @@ def _compile_filters() -> None:
     seccomp.delegate_filter()
     for protocols in ((NETLINK_ROUTE,), (NETLINK_ROUTE, NETLINK_NETFILTER)):
         seccomp.worker_filter(protocols)
+    runner.compile_filters()
 
 
 def _start_anew(command: list[str], pools: list[Pool]) -> NoReturn:

@@ -28,11 +28,12 @@ from collections.abc import Callable
 import prctl
 
 from cnisandbox.boundary import limits
+from cnisandbox.boundary.ahead import Settle
 from cnisandbox.boundary.pages import Pages, fetch
 from cnisandbox.boundary.syscalls import checked, lib
-from cnisandbox.boundary.workers import Ahead, make_ahead
+from cnisandbox.boundary.workers import make_ahead
 from cnisandbox.errors import CniError
-from cnisandbox.hints import NamedTuple, NoReturn
+from cnisandbox.hints import Any, NamedTuple, NoReturn
 from cnisandbox.plugin import Plugin, needs_of, run
 from cnisandbox.zygote import protocol
 
@@ -64,16 +65,52 @@ class Taken(NamedTuple):
     """A call that was taken.
 
     Attributes:
+        subject: What the launcher says of itself; empty but for the runner's.
         variables: Its environment.
         standard: Standard input, output, error.
         status_fd: The end of the pipe for its status.
         directory_fd: The launcher's working directory.
     """
 
+    subject: str
     variables: dict[str, str]
     standard: list[int]
     status_fd: int
     directory_fd: int
+
+
+class Served(NamedTuple):
+    """Whose calls a slot serves.
+
+    Attributes:
+        name: Of the plugin, or the runner's.
+        prepare: Makes what can be made ahead of a call; has each process settle, that has the role named, before it
+            waits.
+        begin: Is the entry of a call, with what was made.
+        plugin: The plugin of ours; None for the runner.
+        has_subject: Whether launchers say something before the environment.
+    """
+
+    name: str
+    prepare: Callable[[Settle], Any]
+    begin: Callable[[Any, Taken], NoReturn]
+    plugin: type[Plugin] | None = None
+    has_subject: bool = False
+
+
+def of_plugin(plugin: type[Plugin], plugin_dirs: tuple[str, ...]) -> Served:
+    """Serve the calls of a plugin of ours.
+
+    Args:
+        plugin: The plugin.
+        plugin_dirs: Directories of plugins that calls are expected to name.
+    """
+    return Served(
+        plugin.name,
+        lambda settle: make_ahead(plugin.name, needs_of(plugin), plugin_dirs, settle),
+        lambda ahead, taken: run(plugin, ahead, taken.status_fd),
+        plugin,
+    )
 
 
 class Self(NamedTuple):
@@ -83,35 +120,12 @@ class Self(NamedTuple):
     capabilities: int
 
 
-def serve(plugin: type[Plugin], ends: Ends, prepare: Callable[[], Ahead]) -> NoReturn:
+def serve(served: Served, ends: Ends, pages: dict[str, Pages]) -> NoReturn:
     """Be a slot.
 
     Args:
-        plugin: Whose calls it serves.
+        served: Whose calls it serves.
         ends: What it has of the zygote.
-        prepare: Makes what can be made ahead.
-    """
-    try:
-        _end_with_the_zygote(ends.zygote)
-        own = _facts("self")
-        ahead = prepare()
-        taken = _take(ends, own)
-        _adopt(taken)
-    except CniError as error:
-        os.write(2, f"cnisandbox: {error.msg}\n".encode("utf-8", "replace"))
-        os._exit(3)
-    except Exception as error:  # noqa: BLE001 - a slot that cannot be one; its zygote says so
-        os.write(2, f"cnisandbox: slot: {type(error).__name__}: {error}\n".encode("utf-8", "replace"))
-        os._exit(3)
-    run(plugin, ahead, taken.status_fd)
-
-
-def make(plugin: type[Plugin], plugin_dirs: tuple[str, ...], pages: dict[str, Pages]) -> Ahead:
-    """Make what the calls of a plugin need.
-
-    Args:
-        plugin: The plugin.
-        plugin_dirs: Directories of plugins that calls are expected to name.
         pages: What processes of each role are going to use.
     """
 
@@ -119,7 +133,19 @@ def make(plugin: type[Plugin], plugin_dirs: tuple[str, ...], pages: dict[str, Pa
         if role in pages:
             fetch(pages[role])
 
-    return make_ahead(plugin.name, needs_of(plugin), plugin_dirs, settle)
+    try:
+        _end_with_the_zygote(ends.zygote)
+        own = _facts("self")
+        ahead = served.prepare(settle)
+        taken = _take(ends, own, served.has_subject)
+        _adopt(taken)
+    except CniError as error:
+        os.write(2, f"cnisandbox: {error.msg}\n".encode("utf-8", "replace"))
+        os._exit(3)
+    except Exception as error:  # noqa: BLE001 - a slot that cannot be one; its zygote says so
+        os.write(2, f"cnisandbox: slot: {type(error).__name__}: {error}\n".encode("utf-8", "replace"))
+        os._exit(3)
+    served.begin(ahead, taken)
 
 
 def _end_with_the_zygote(zygote: int) -> None:
@@ -132,13 +158,13 @@ def _end_with_the_zygote(zygote: int) -> None:
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
-def _take(ends: Ends, own: Self) -> Taken:
+def _take(ends: Ends, own: Self, has_subject: bool) -> Taken:
     while True:
         connection_fd, _ = ends.listener._accept()  # type: ignore[attr-defined]  # noqa: SLF001 - of socket.socket
         connection = _socket.socket(fileno=connection_fd)
         taken = None
         try:
-            taken = _converse(connection, ends, own)
+            taken = _converse(connection, ends, own, has_subject)
         except OSError:
             pass  # it has gone, or it is no launcher
         finally:
@@ -149,7 +175,7 @@ def _take(ends: Ends, own: Self) -> Taken:
             return taken
 
 
-def _converse(connection: _socket.socket, ends: Ends, own: Self) -> Taken | None:
+def _converse(connection: _socket.socket, ends: Ends, own: Self, has_subject: bool) -> Taken | None:
     pid, uid, _ = protocol.CREDENTIALS.unpack(
         connection.getsockopt(_socket.SOL_SOCKET, _socket.SO_PEERCRED, protocol.CREDENTIALS.size)
     )
@@ -166,6 +192,7 @@ def _converse(connection: _socket.socket, ends: Ends, own: Self) -> Taken | None
             return None
         environment, number = received
         # ORDER: what came is looked at when it is known whom it came from.
+        subject, _, environment = environment.partition(b"\0") if has_subject else (b"", b"", environment)
         variables = _variables(environment) if is_fit and not _has_ended(pidfd) else {}
         is_ours = variables and variables.get("CNISANDBOX_LEVEL", "") in _LEVELS
         lent = _borrow(pid, pidfd, number) if is_ours else None
@@ -173,7 +200,7 @@ def _converse(connection: _socket.socket, ends: Ends, own: Self) -> Taken | None
             connection.send(protocol.COLD, _socket.MSG_NOSIGNAL)
             return None
         standard = _take_over(connection, ends.control, pidfd)
-        return Taken(variables, standard, *lent)
+        return Taken(os.fsdecode(subject), variables, standard, *lent)
     finally:
         os.close(pidfd)
 

@@ -43,7 +43,7 @@ def activated(world: World) -> Iterator["subprocess.Popen[bytes]"]:
     if program is None:
         pytest.skip("there is no systemd-socket-activate")
     cnisandbox(world, "install", "--bin-dir", "/run/bin")
-    texts = systemd.units(sys.executable, launcher.plugin_names())
+    texts = systemd.units(sys.executable, launcher.served_names())
     paths = re.findall(r"^ListenSequentialPacket=(.*)$", texts[systemd.SOCKET], re.MULTILINE)
     (service,) = re.findall(r"^ExecStart=(.*)$", texts[systemd.SERVICE], re.MULTILINE)
     world.outside_path(os.path.dirname(paths[0])).mkdir(mode=0o700, parents=True)

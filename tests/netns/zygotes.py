@@ -16,7 +16,7 @@ from tests.interop.plugin_calls import JsonObject, Plugins
 from tests.world import Completed, World, wait_until
 
 DIRECTORY = "/run/cnisandbox/zygote"
-PLUGINS = ("bridge", "host-local", "loopback")
+PLUGINS = ("bridge", "host-local", "loopback", "runner")
 NETCONF: JsonObject = {
     "cniVersion": "1.1.0",
     "name": "warm",
@@ -28,6 +28,7 @@ NETCONF: JsonObject = {
 LOOPBACK: JsonObject = {"cniVersion": "1.1.0", "name": "lo", "type": "loopback"}
 # /proc/PID/syscall begins with the number of accept4.
 _ACCEPT = {"x86_64": "288 ", "aarch64": "242 "}[platform.machine()]
+_VETH = re.compile(rb"\bveth[0-9a-f]{8}\b")
 _MAC = re.compile(rb"\b[0-9a-f]{2}(?::[0-9a-f]{2}){5}\b")
 
 
@@ -301,12 +302,27 @@ def _text(path: str) -> str:
 
 def without_macs(text: bytes) -> bytes:
     """Number the MAC addresses of a text, which are random, by their first appearance."""
+    return _numbered(_MAC, b"mac", text)
+
+
+def without_veths(text: bytes) -> bytes:
+    """Number the names of veths that the reference bridge makes up, likewise."""
+    return _numbered(_VETH, b"veth-", text)
+
+
+def _numbered(pattern: "re.Pattern[bytes]", word: bytes, text: bytes) -> bytes:
     numbers: dict[bytes, int] = {}
 
     def number(found: "re.Match[bytes]") -> bytes:
-        return b"mac%d" % numbers.setdefault(found.group(), len(numbers))
+        return b"%s%d" % (word, numbers.setdefault(found.group(), len(numbers)))
 
-    return _MAC.sub(number, text)
+    return pattern.sub(number, text)
+
+
+def descendants(pid: int) -> list[int]:
+    """The children of a process, and theirs."""
+    found = [child.pid for child in children(pid)]
+    return [*found, *(below for child in found for below in descendants(child))]
 
 
 def timed(function: Callable[[], Any]) -> tuple[Any, float]:

@@ -25,7 +25,7 @@ def options(monkeypatch: pytest.MonkeyPatch) -> list[entry.Options]:
     """What the runner would be asked for."""
     asked: list[entry.Options] = []
 
-    def run(wanted: entry.Options) -> None:
+    def run(wanted: entry.Options, _slot: entry.Slot | None) -> None:
         asked.append(wanted)
         raise SystemExit(7)
 
@@ -82,28 +82,28 @@ class TestCommandLine:
         ],
     )
     def test_wrong_usage_is_told_to_a_person(
-        self, argv: list[str], what: str, capsys: pytest.CaptureFixture[str]
+        self, argv: list[str], what: str, capfd: pytest.CaptureFixture[str]
     ) -> None:
         assert call(*argv) == 2
-        captured = capsys.readouterr()
+        captured = capfd.readouterr()
         assert captured.out == ""
         assert captured.err.startswith(f"cnisandbox exec: {what}\nusage: cnisandbox exec [--level LEVEL]")
         assert "--help` shows what it takes" in captured.err
 
     def test_wrong_usage_is_an_error_object_for_a_runtime(
-        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+        self, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
     ) -> None:
         monkeypatch.setenv("CNI_COMMAND", "ADD")
         assert call("--level") == 1
-        captured = capsys.readouterr()
+        captured = capfd.readouterr()
         document = json.loads(captured.out)
         assert (document["code"], document["msg"]) == (4, "exec: --level needs a value")
         assert captured.err == ""
 
     @pytest.mark.parametrize("argv", [["--help"], ["-h"], ["--level", "root", "--help", "/x/y"]])
-    def test_help_names_every_option(self, argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    def test_help_names_every_option(self, argv: list[str], capfd: pytest.CaptureFixture[str]) -> None:
         assert call(*argv) == 0
-        shown = capsys.readouterr().out
+        shown = capfd.readouterr().out
         assert all(f"  {option} " in shown for option in execute._OPTIONS)
 
 
@@ -131,44 +131,44 @@ class TestHandingOver:
         )
         assert (done.stdout, done.returncode) == (f"{plugin} a b eth0\nnetconf".encode(), 3)
 
-    def error(self, capsys: pytest.CaptureFixture[str], *argv: str) -> dict[str, Any]:
+    def error(self, capfd: pytest.CaptureFixture[str], *argv: str) -> dict[str, Any]:
         assert call(*argv) == 1
-        document: dict[str, Any] = json.loads(capsys.readouterr().out)
+        document: dict[str, Any] = json.loads(capfd.readouterr().out)
         assert document.keys() <= {"cniVersion", "code", "msg", "details"}
         return document
 
-    def test_level_that_is_none_is_an_error_object(self, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-        document = self.error(capsys, "--level", "safe", "--", f"{tmp_path}/bridge")
+    def test_level_that_is_none_is_an_error_object(self, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+        document = self.error(capfd, "--level", "safe", "--", f"{tmp_path}/bridge")
         assert document["code"] == 4
         assert document["msg"].startswith("level: 'safe' is not one of root, netadmin, hardened")
 
-    def test_plugin_of_ours_confines_itself(self, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    def test_plugin_of_ours_confines_itself(self, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
         plugin = tmp_path / "bridge"
         plugin.write_text("#!/usr/bin/python3 -IS\n# cnisandbox plugin: bridge\n")
-        document = self.error(capsys, "--", str(plugin))
+        document = self.error(capfd, "--", str(plugin))
         assert document["code"] == 7
         assert "confines itself" in document["msg"]
 
-    def test_links_in_circles_are_an_error_object(self, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    def test_links_in_circles_are_an_error_object(self, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
         (tmp_path / "bridge").symlink_to("bridge")
-        assert "in circles" in self.error(capsys, "--", f"{tmp_path}/bridge")["msg"]
+        assert "in circles" in self.error(capfd, "--", f"{tmp_path}/bridge")["msg"]
 
     def test_missing_part_of_the_installation_is_an_error_object(
-        self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+        self, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ) -> None:
         monkeypatch.setitem(sys.modules, "cnisandbox.runner.entry", None)
-        document = self.error(capsys, "--", f"{tmp_path}/bridge")
+        document = self.error(capfd, "--", f"{tmp_path}/bridge")
         assert document["code"] == 103
         assert "make setup" in document["details"]
 
     def test_defect_is_an_error_object(
-        self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+        self, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ) -> None:
-        def fail(_options: object) -> None:
+        def fail(*_: object) -> None:
             raise ZeroDivisionError("division by zero")
 
         monkeypatch.setattr(entry, "run", fail)
-        document = self.error(capsys, "--", f"{tmp_path}/bridge")
+        document = self.error(capfd, "--", f"{tmp_path}/bridge")
         assert document["code"] == 999
         assert document["msg"].endswith("ZeroDivisionError: division by zero")
 

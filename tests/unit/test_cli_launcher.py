@@ -152,32 +152,6 @@ class TestContent:
         assert "make setup" in caught.value.details
 
 
-class TestScriptInterpreter:
-    @pytest.mark.parametrize("interpreter", ["/opt/a b/python", "python3", "/" + "x" * 250, "", "/opt/a\nb/python"])
-    def test_interpreter_that_no_script_can_start_is_refused(
-        self, monkeypatch: pytest.MonkeyPatch, interpreter: str
-    ) -> None:
-        monkeypatch.setattr(sys, "executable", interpreter)
-        with pytest.raises(InvalidEnvironment, match="cannot stand in the first line of a script"):
-            launcher.script_interpreter("bridge")
-
-    def test_longest_interpreter_that_is_accepted_is_started_by_the_kernel(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        length = launcher._SHEBANG_BYTES - len("#! -IS\n")
-        parent = tmp_path / ("d" * (length - len(str(tmp_path)) - len("/") - len("/sh")))
-        parent.mkdir()
-        interpreter = parent / "sh"
-        interpreter.write_text("")
-        assert len(str(interpreter)) == length
-        interpreter.unlink()
-        interpreter.symlink_to("/bin/echo")
-        monkeypatch.setattr(sys, "executable", str(interpreter))
-        path = tmp_path / "bridge"
-        path.write_text(f"#!{launcher.script_interpreter('bridge')} -IS\n")
-        assert started(path, {}) == f"-IS {path}\n"
-
-
 class TestInstall:
     def test_launcher_is_executable_and_belongs_to_root(self, directory: Path, directory_fd: int) -> None:
         assert install(directory_fd).what == "installed"

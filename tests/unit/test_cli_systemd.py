@@ -14,7 +14,7 @@ import pytest
 from cnisandbox.cli import bytecode, host, launcher, main, systemd
 from cnisandbox.cli.systemd import SERVICE, SOCKET
 from cnisandbox.errors import InvalidEnvironment, IoFailure
-from cnisandbox.zygote import server
+from cnisandbox.zygote import protocol, server
 
 DEPLOY = Path(__file__).parents[2] / "deploy" / "systemd"
 SYSTEMCTL = """\
@@ -78,17 +78,17 @@ def parsed(text: str) -> dict[str, dict[str, str]]:
 
 class TestTexts:
     def test_copies_in_deploy_are_what_install_writes(self) -> None:
-        texts = systemd.units("/opt/cnisandbox/.venv/bin/python", launcher.plugin_names())
+        texts = systemd.units("/opt/cnisandbox/.venv/bin/python", launcher.served_names())
         assert {path.name: path.read_text() for path in DEPLOY.iterdir()} == texts
 
-    def test_there_is_a_socket_for_each_plugin_where_its_launcher_looks_for_it(self, tmp_path: Path) -> None:
-        text = systemd.units(sys.executable, launcher.plugin_names())[SOCKET]
+    def test_there_is_a_socket_for_each_plugin_where_its_launcher_looks_and_one_for_shims(self, tmp_path: Path) -> None:
+        text = systemd.units(sys.executable, launcher.served_names())[SOCKET]
         listened = re.findall(r"^ListenSequentialPacket=(.*)$", text, re.MULTILINE)
         with launcher.opened(str(tmp_path)) as fd:
             for name in launcher.plugin_names():
                 launcher.install(fd, name, name)
             settings = [launcher.settings_of(fd, name) for name in launcher.plugin_names()]
-        assert [each.socket for each in settings if each] == listened
+        assert [*(each.socket for each in settings if each), protocol.socket_path(protocol.RUNNER)] == listened
         assert parsed(text)["Socket"] | {"SocketMode": "0600", "DirectoryMode": "0700"} == parsed(text)["Socket"]
 
     def test_service_starts_this_installation_and_stops_as_the_zygote_does(self) -> None:
@@ -112,7 +112,7 @@ class TestTexts:
         program = shutil.which("systemd-analyze")
         if program is None:
             pytest.skip("there is no systemd-analyze")
-        for name, text in systemd.units(sys.executable, launcher.plugin_names()).items():
+        for name, text in systemd.units(sys.executable, launcher.served_names()).items():
             (tmp_path / name).write_text(text)
         command = [program, "verify", "--man=no", str(tmp_path / SOCKET), str(tmp_path / SERVICE)]
         done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
@@ -123,7 +123,7 @@ class TestTexts:
         program = shutil.which("systemd-analyze")
         if program is None:
             pytest.skip("there is no systemd-analyze")
-        for name, text in systemd.units(sys.executable, launcher.plugin_names()).items():
+        for name, text in systemd.units(sys.executable, launcher.served_names()).items():
             (tmp_path / name).write_text(text.replace("ListenSequentialPacket", "ListenSequential"))
         command = [program, "verify", "--man=no", str(tmp_path / SOCKET)]
         done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
@@ -135,7 +135,7 @@ class TestInstall:
         systemd.require_installable()
         changes = systemd.install(is_update=True)
         assert words(changes) == [("installed", SOCKET), ("installed", SERVICE), ("enabled", SOCKET)]
-        assert machine.contents() == systemd.units(sys.executable, launcher.plugin_names())
+        assert machine.contents() == systemd.units(sys.executable, launcher.served_names())
         assert {stat.S_IMODE(path.stat().st_mode) for path in machine.units.iterdir()} == {0o644}
         assert machine.asked() == ["daemon-reload", f"try-reload-or-restart {SERVICE}", f"enable --now {SOCKET}"]
 
@@ -162,7 +162,7 @@ class TestInstall:
         (machine.units / name).write_text(systemd._MARK + "[Unit]\n")
         systemd.require_installable()
         assert ("updated", name) in words(systemd.install(is_update=True))
-        assert machine.contents() == systemd.units(sys.executable, launcher.plugin_names())
+        assert machine.contents() == systemd.units(sys.executable, launcher.served_names())
         assert machine.asked() == ["daemon-reload", stopped, f"enable --now {SOCKET}"]
 
     def test_without_systemd_it_says_what_to_do(self, machine: Machine) -> None:

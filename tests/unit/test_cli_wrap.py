@@ -17,6 +17,7 @@ import pytest
 from cnisandbox.cli import launcher, main, shim, wrapping
 from cnisandbox.cli.wrapping import INTERRUPTED, LOST, OVERWRITTEN, REMOVED, WRAPPED, How
 from cnisandbox.errors import InvalidConfig, InvalidEnvironment, IoFailure, TryAgain
+from cnisandbox.zygote import protocol
 
 HOW = How("", "generic", "")
 CONTENT = '#!/bin/sh\necho "$0|$*|$CNI_IFNAME"; cat; exit 3\n'
@@ -108,13 +109,21 @@ class TestWrap:
         assert wrap(place, how=how).what == "updated"
         assert facts(place)[".cnisandbox/bridge"] == before
         assert wrapping.inspect(str(place))[0].how == how
-        assert repr(tuple(how))[1:-1] in (place / "bridge").read_text()
+        content = (place / "bridge").read_bytes()
+        assert repr(tuple(how))[1:-1].encode() in content
+        assert "\x1f".join((f"{place}/bridge", *how)).encode() in content
 
     def test_shim_of_another_time_is_updated(self, place: Path) -> None:
         wrap(place)
-        (place / "bridge").write_text((place / "bridge").read_text() + "# older\n")
-        assert wrap(place).what == "updated"
-        assert not (place / "bridge").read_text().endswith("# older\n")
+        current = (place / "bridge").read_bytes()
+        for older in (
+            current.replace(b"gc.disable()", b"gc.enable() "),
+            b"#!/usr/bin/python3 -IS\n# cnisandbox shim: bridge\n",
+        ):
+            (place / "bridge").write_bytes(older)
+            assert state(place) == WRAPPED
+            assert wrap(place).what == "updated"
+            assert (place / "bridge").read_bytes() == current
 
     def test_newer_plugin_over_the_shim_is_wrapped_anew(self, place: Path) -> None:
         wrap(place)
@@ -377,11 +386,10 @@ class TestShim:
         assert "is gone" in document["msg"]
         assert "install the plugin again" in document["details"]
 
-    def test_installation_that_is_gone_is_an_error_object_that_says_what_to_do(
-        self, place: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr(launcher, "package_directory", lambda: Path("/nonexistent/cnisandbox"))
+    def test_installation_that_is_gone_is_an_error_object_that_says_what_to_do(self, place: Path) -> None:
         wrap(place)
+        content = (place / "bridge").read_bytes()
+        (place / "bridge").write_bytes(content.replace(b"/bundle.py", b"/nothing.p"))
         done = execute(place / "bridge", CNI_COMMAND="ADD")
         document = json.loads(done.stdout)
         assert (document["code"], done.returncode, done.stderr) == (103, 1, b"")
@@ -404,10 +412,13 @@ class TestShim:
             shim.Request("/x/bridge", (), "netadmin", "p", "/a", "journald"),
         ]
 
-    def test_shim_is_a_script_for_this_interpreter(self, place: Path) -> None:
+    def test_shim_is_a_launcher_that_looks_for_the_runner(self, place: Path) -> None:
         wrap(place)
-        lines = (place / "bridge").read_bytes().split(b"\n")
-        assert lines[:2] == [f"#!{sys.executable} -IS".encode(), b"# cnisandbox shim: bridge"]
+        content = (place / "bridge").read_bytes()
+        assert content.endswith(b"\n# cnisandbox shim: bridge\n")
+        assert protocol.socket_path(protocol.RUNNER).encode() in content
+        wrap(place, how=How("root", "", ""))
+        assert protocol.DIRECTORY.encode() not in (place / "bridge").read_bytes()
 
 
 class TestOverlays:
