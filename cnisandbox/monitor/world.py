@@ -17,7 +17,8 @@ from cnisandbox.netlink.tables.monitored import NETFILTER_TABLES, ROUTE_ANSWERS
 from cnisandbox.netlink.tables.route import RTM_GETROUTE
 from cnisandbox.policy.judge import LinkFacts
 
-_RECEIVE_BYTES = 1 << 17  # LIMIT: a dump's datagram is at most 32 KiB
+# LIMIT: a dump's datagram is at most 32 KiB; for 128 KiB the C library would map memory anew at each call.
+_RECEIVE_BYTES = 1 << 16
 _TIMEOUT_S = 5  # LIMIT: the kernel answers within send(); more means that the answer was lost
 _LINK_HEADER = {"family": 0, "type": 0, "flags": 0, "change": 0}
 _ROUTE_HEADER = dict.fromkeys(("family", "dst_len", "src_len", "tos", "table", "protocol", "scope", "type", "flags"), 0)

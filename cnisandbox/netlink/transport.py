@@ -39,7 +39,9 @@ NETLINK_CAP_ACK = 10
 NETLINK_EXT_ACK = 11
 NETLINK_GET_STRICT_CHK = 12
 
-RECEIVE_BYTES = 1 << 17  # LIMIT: a dump's datagram is at most 32 KiB, a link with many VFs may take more
+# LIMIT: a dump's datagram is at most 32 KiB, a link with many VFs may take more; for 128 KiB the C library would map
+# memory anew at each call, which takes longer than most answers.
+RECEIVE_BYTES = 1 << 16
 MAX_BATCH = 32  # LIMIT: so many answers fit into the smallest default receive buffer (208 KiB)
 MAX_DUMP_TRIES = 16  # LIMIT: NLM_F_DUMP_INTR again and again means churn that more tries will not outrun
 DEFAULT_TIMEOUT_S = 10  # LIMIT: the kernel answers within send(); more means that the answer was lost
