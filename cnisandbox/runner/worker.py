@@ -157,17 +157,23 @@ def _container_token(plan: Plan) -> int | None:
 
 def _fork_holder(plan: Plan, container_fd: int) -> None:
     """Make a process of the number that CNI_NETNS names; it stands in the container's token and does nothing else."""
+    ready_fd, says_ready_fd = os.pipe2(os.O_CLOEXEC)
     pid = checked(lib.native_fork_as(plan.holder), f"process {plan.holder}")
     if pid:
+        os.close(says_ready_fd)
+        # ORDER: the plugin may look for it with its first step. If it has failed, the plugin finds nobody.
+        os.read(ready_fd, 1)
+        os.close(ready_fd)
         return
     try:
         set_title("cnisandbox: holder of CNI_NETNS")
         checked(lib.native_setns(container_fd, CLONE_NEWNET), "setns")
         program = seccomp.engine_filter()
-        limits.close_all_but(set())
+        limits.close_all_but({says_ready_fd})
         credentials.drop_credentials(*plan.user, ())
         credentials.bind_lifetime(dies_with_parent=True)
         prctl.set_dumpable(True)  # so that the plugin may open its netns; there is nothing else to be seen in it
+        os.close(says_ready_fd)
         seccomp.load(program)
         while True:
             time.sleep(3600)
