@@ -34,7 +34,7 @@ from cnisandbox.errors import CniError, InvalidConfig, PrivilegeNotDropped, quot
 from cnisandbox.hints import NamedTuple, NoReturn
 from cnisandbox.profile.load import load_profile, profile_for
 from cnisandbox.runner.facts import WorkerExpectation
-from cnisandbox.runner.keeper import Keeper, Streams, end_with, keep
+from cnisandbox.runner.keeper import Keeper, Streams, keep, say
 from cnisandbox.runner.plan import Plan, find_plugin, process_of_path
 from cnisandbox.runner.supervision import Tools, be_monitor, confinement
 
@@ -100,6 +100,8 @@ def _run(options: Options, slot: Slot | None) -> NoReturn:
     if level is Level.ROOT:
         # In front of the plugin stands a shim of ours, perhaps, which would begin again.
         program = dict(options.overlays).get(plugin, plugin)
+        if slot:  # who waits for the status then learns it from our parent, when the plugin has ended
+            os.set_inheritable(slot.status_fd, True)
         os.execve(program, [plugin, *options.arguments], os.environ)  # noqa: S606 - no shell is wanted
     if os.geteuid() != 0:
         raise PrivilegeNotDropped("confine plugin: only root can", "have the runtime, or sudo, execute it")
@@ -241,4 +243,5 @@ def _fail(error: CniError, slot: Slot | None) -> NoReturn:
     if os.geteuid() == 0:
         drop_for_error([slot.status_fd] if slot else [])
     os.write(1, document)
-    end_with(1, slot.status_fd if slot else None)
+    say(1, slot.status_fd if slot else None)
+    os._exit(1)

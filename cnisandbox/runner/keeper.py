@@ -80,29 +80,29 @@ def keep(keeper: Keeper) -> NoReturn:
     except Exception as error:  # noqa: BLE001 - a defect of ours must not become a traceback on a runtime's log
         what = f"keep {keeper.plan.name}: {type(error).__name__}: {error}"
         _fail(keeper, CniError(what, "this is a defect of cnisandbox"))
+    if os.WIFEXITED(status):
+        # ORDER: who reads it need not wait until the kernel has taken the namespaces apart. The plugin has ended and
+        # closed its output; whatever it has left behind is answered by nobody any more, and killed with the monitor.
+        say(os.WEXITSTATUS(status), keeper.status_fd)
+    os.waitpid(keeper.monitor_pid, 0)
     if os.WIFSIGNALED(status):
         number = os.WTERMSIG(status)
         signal.signal(number, signal.SIG_DFL) if number not in (signal.SIGKILL, signal.SIGSTOP) else None
         os.kill(os.getpid(), number)
-    end_with(os.waitstatus_to_exitcode(status), keeper.status_fd)
+    os._exit(os.waitstatus_to_exitcode(status))
 
 
-def end_with(status: int, status_fd: int | None) -> NoReturn:
-    """Exit, and say so.
-
-    Args:
-        status: The exit status.
-        status_fd: Who reads it need not wait for the end of this process; None for nobody.
-    """
+def say(status: int, status_fd: int | None) -> None:
+    """Say what the exit status is, to who does not wait for the end of this process; None for nobody."""
     if status_fd is not None:
         _write(status_fd, bytes([status]))
-    os._exit(status)
 
 
 def _fail(keeper: Keeper, error: CniError) -> NoReturn:
     _end_monitor(keeper)
     _write(1, error_document(error, SUPPORTED[-1]))
-    end_with(1, keeper.status_fd)
+    say(1, keeper.status_fd)
+    os._exit(1)
 
 
 def _compare(keeper: Keeper) -> None:
@@ -179,7 +179,6 @@ def _pump(keeper: Keeper) -> int:
                 poll.unregister(fd)
             else:
                 outputs.take(fd)
-    os.waitpid(keeper.monitor_pid, 0)
     # ORDER: at the end, so that what we have to report is never a second document behind half of the plugin's.
     _write(1, bytes(outputs.result))
     return status

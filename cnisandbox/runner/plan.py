@@ -160,7 +160,7 @@ def executables(plan: Plan) -> list[str]:
             found += _matching(os.path.dirname(program), os.path.basename(program))
     files = [os.path.realpath(path) for path in dict.fromkeys(found) if os.path.isfile(path)]
     interpreters = [interpreter for path in files for interpreter in _interpreters(path)]
-    return [path for path in dict.fromkeys([*files, *interpreters]) if os.path.isfile(path)]
+    return [path for path in dict.fromkeys([*files, *interpreters, *_linkers()]) if os.path.isfile(path)]
 
 
 def _matching(directory: str, pattern: str) -> list[str]:
@@ -176,23 +176,24 @@ def _matching(directory: str, pattern: str) -> list[str]:
 
 
 def _interpreters(path: str) -> list[str]:
-    """Name what the kernel executes in place of, or along with, a file: a script's interpreter, the dynamic linker."""
+    """Name what the kernel executes in place of a file that is a script."""
     # TRUST: a program that root has installed; only a path is taken from it, of something executed without privilege.
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError:
-        return _linkers()
+        return []
     try:
         head = os.read(fd, _SHEBANG_BYTES)
     finally:
         os.close(fd)
     if not head.startswith(b"#!"):
-        return _linkers()
+        return []
     words = os.fsdecode(head[2:].split(b"\n", 1)[0]).split()
-    return [os.path.realpath(word) for word in words[:2] if word.startswith("/")] + _linkers()
+    return [os.path.realpath(word) for word in words[:2] if word.startswith("/")]
 
 
 def _linkers() -> list[str]:
+    """Name what the kernel executes along with a program: dynamic linkers."""
     found = []
     for directory in ("/lib64", "/lib"):
         for name in os.listdir(directory) if os.path.isdir(directory) else ():

@@ -23,7 +23,7 @@ import prctl
 from cnisandbox.audit.log import FILE_BYTES, SESSION_BYTES, AuditLog
 from cnisandbox.boundary import limits, namespaces, seccomp, service
 from cnisandbox.boundary.attestation import Attestation
-from cnisandbox.boundary.confinement import Confinement, confine, stage
+from cnisandbox.boundary.confinement import Confinement, Ground, complete, confine, prepare, stage
 from cnisandbox.boundary.credentials import CAP_NET_ADMIN
 from cnisandbox.boundary.levels import PROTECTIONS, Level
 from cnisandbox.boundary.title import set_title
@@ -136,16 +136,19 @@ class _Monitor:
             self._netns_fds[CONTAINER] = plan.netns.fd
 
     def run(self) -> NoReturn:
-        # ORDER: all of them at once; each confines itself while the others do.
-        opener_channel = self._fork_opener()
+        # ORDER: all of them at once, the one that takes longest first; each confines itself while the others do.
         worker, go_fd, said_fd = self._fork_worker()
+        opener_channel = self._fork_opener()
+        _let_go_of_standard()
+        wanted = confinement(self._plan, "monitor", self._proc_fd)
+        ground = prepare(wanted)
         said = _heard(said_fd)
         opener_said = service.receive_attestation(opener_channel, "opener", _START_S) if opener_channel else None
         listener_fd, tokens = self._fetch_listener(worker, said)
         facts = read_facts(self._process_fd, worker)
         supervisor = self._prepare(listener_fd, tokens)
         worker_fd = notify.open_process(worker)
-        said_by_us = self._drop({go_fd, worker_fd, listener_fd})
+        said_by_us = self._drop(wanted, ground, {go_fd, worker_fd, listener_fd})
         testimony = Testimony(said_by_us, opener_said, facts)
         self._tools.channel.send([0, testimony])
         self._await_release()
@@ -188,6 +191,7 @@ class _Monitor:
         if worker == 0:
             be_worker(self._plan, Ends(self._tools.standard, says_fd, learns_fd), self._tools.environment)
         if pid_namespaces is not None:
+            pid_namespaces.after_fork()
             pid_namespaces.close()
         os.close(says_fd)
         os.close(learns_fd)
@@ -234,18 +238,14 @@ class _Monitor:
         listener = Listener(listener_fd, (SYSCTL_PREFIX, *READABLE_FILES))
         return Supervisor(listener, Threads(self._process_fd), situation, self._audit)
 
-    def _drop(self, held: set[int]) -> Attestation:
-        plan, tools = self._plan, self._tools
-        wanted = confinement(plan, "monitor", self._proc_fd)
+    def _drop(self, wanted: Confinement, ground: Ground, held: set[int]) -> Attestation:
+        tools = self._tools
         kept = {0, 1, 2, tools.channel.read_fd, tools.channel.write_fd, self._process_fd, *self._netns_fds.values()}
         kept |= {fd for fd in (*held, tools.log_fd) if fd >= 0}
         remote = self._openers.get(CONTAINER)
         if isinstance(remote, RemoteOpener):
             kept.add(remote.fileno())
-        null_fd = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
-        for fd in (0, 1, 2):
-            os.dup2(null_fd, fd)
-        return confine(wanted, kept)
+        return complete(wanted, kept, ground)
 
     def _await_release(self) -> None:
         self._released(self._tools.channel.receive())
@@ -292,6 +292,13 @@ class _Monitor:
         return Judge(plan.profile.permits, plan.profile.sysctls, Session(plan.name, ifname, resolved), world)
 
 
+def _let_go_of_standard() -> None:
+    null_fd = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+    for fd in (0, 1, 2):
+        os.dup2(null_fd, fd)
+    os.close(null_fd)
+
+
 def _heard(said_fd: int) -> bytes:
     """Hear what the worker says once it is confined.
 
@@ -322,9 +329,7 @@ def _be_opener(plan: Plan, tree_fd: int, end: _socket.socket, channel: Channel) 
         prctl.set_pdeathsig(signal.SIGKILL)
         wanted = confinement(plan, "opener", tree_fd)
         try:
-            null_fd = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
-            for fd in (0, 1, 2):
-                os.dup2(null_fd, fd)
+            _let_go_of_standard()
             said = confine(wanted, {0, 1, 2, end.fileno(), channel.read_fd, channel.write_fd})
         except CniError as error:
             channel.send(service.describe_error(error))
