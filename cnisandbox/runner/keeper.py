@@ -12,6 +12,7 @@ import os
 import select
 import signal
 import time
+from contextlib import suppress
 
 from cnisandbox.boundary import service
 from cnisandbox.boundary.attestation import Attestation, Expectation, verify
@@ -251,7 +252,10 @@ class _Input:
         variables = self._keeper.plan.profile.variables
         if variables:
             found = variables_of(data, {variable.key: variable.default for variable in variables})
-            self._keeper.channel.send([found], _START_TIMEOUT_S)
+            # A plugin that needs no netconf may have ended, and the monitor with it; what it said of that is read next,
+            # and it is an error if it said nothing.
+            with suppress(BoundaryViolation):
+                self._keeper.channel.send([found], _START_TIMEOUT_S)
         self._left = memoryview(data)
         if data:
             self._poll.register(self._keeper.streams.stdin_fd, select.POLLOUT)

@@ -185,7 +185,7 @@ def test_call_is_cold_without_a_zygote(zygote: Zygote) -> None:
 
 def test_plugin_that_is_killed_ends_the_shim_as_it_ends_a_cold_one(zygote: Zygote) -> None:
     underway = zygote.begin("ADD", NETCONF)
-    keeper = int(wait_until(lambda: next((p.pid for p in zygote.children() if "keeper" in p.title), 0)))
+    keeper = int(wait_until(lambda: keeper_of(zygote)))
     below = wait_until(lambda: zygotes.descendants(keeper))
     os.kill(keeper, signal.SIGKILL)
     assert underway.finish(expect=-signal.SIGKILL).answer.stdout == b""
@@ -194,7 +194,7 @@ def test_plugin_that_is_killed_ends_the_shim_as_it_ends_a_cold_one(zygote: Zygot
 
 def test_everything_ends_with_the_shim(zygote: Zygote) -> None:
     underway = zygote.begin("ADD", NETCONF)
-    keeper = int(wait_until(lambda: next((p.pid for p in zygote.children() if "keeper" in p.title), 0)))
+    keeper = int(wait_until(lambda: keeper_of(zygote)))
     processes = [keeper, *wait_until(lambda: zygotes.descendants(keeper))]
     underway.child.kill()
     wait_until(lambda: not any(map(zygotes.is_alive, processes)))
@@ -220,3 +220,15 @@ def test_subject_that_names_no_plugin_is_an_error_of_the_call(zygote: Zygote, su
 def test_socket_is_roots_alone(zygote: Zygote) -> None:
     path = zygote.world.outside_path(f"{DIRECTORY}/runner")
     assert os.stat(path).st_mode & 0o777 == 0o600
+
+
+def test_plugin_may_end_before_its_netconf_has_come(zygote: Zygote) -> None:
+    underway = zygote.begin("VERSION", NETCONF)
+    keeper = int(wait_until(lambda: keeper_of(zygote)))
+    wait_until(lambda: not any(map(zygotes.is_alive, zygotes.descendants(keeper))))
+    assert b"supportedVersions" in underway.finish().answer.stdout
+
+
+def keeper_of(zygote: Zygote) -> int:
+    """The slot that has become a keeper; 0 for none."""
+    return next((child.pid for child in zygote.children() if "keeper" in child.title), 0)
