@@ -20,6 +20,7 @@ from collections.abc import Callable
 import prctl
 
 from cnisandbox.boundary import namespaces, view
+from cnisandbox.boundary.ahead import Settle
 from cnisandbox.boundary.pages import Pages, used_pages
 from cnisandbox.boundary.state import state_paths
 from cnisandbox.boundary.syscalls import lib
@@ -39,12 +40,12 @@ _NETCONFS = {
 }
 
 
-def rehearse(plugin: type[Plugin], make: Callable[[], Ahead]) -> dict[str, Pages]:
+def rehearse(plugin: type[Plugin], prepare: Callable[[Settle], Ahead]) -> dict[str, Pages]:
     """Have a plugin serve an ADD, and look at what it has used.
 
     Args:
         plugin: The plugin.
-        make: Makes what can be made ahead.
+        prepare: Makes what can be made ahead.
 
     Returns:
         Role of a process to its pages; empty when the rehearsal has failed.
@@ -56,7 +57,7 @@ def rehearse(plugin: type[Plugin], make: Callable[[], Ahead]) -> dict[str, Pages
     if pid == 0:
         try:
             _die_with_parent()
-            _stage(plugin, make, write_fd)
+            _stage(plugin, prepare, write_fd)
         except Exception as error:  # noqa: BLE001 - whatever it is, calls are served without what could be learned
             os.write(2, f"cnisandbox: rehearse: {type(error).__name__}: {error}\n".encode("utf-8", "replace"))
         finally:
@@ -89,7 +90,7 @@ def _read_to_end(fd: int) -> bytes:
     return b""
 
 
-def _stage(plugin: type[Plugin], make: Callable[[], Ahead], write_fd: int) -> None:
+def _stage(plugin: type[Plugin], prepare: Callable[[Settle], Ahead], write_fd: int) -> None:
     """Have a slot serve the call here, and write down what its processes have used."""
     namespaces.enter_own_namespaces()
     view.make_private()
@@ -112,7 +113,7 @@ def _stage(plugin: type[Plugin], make: Callable[[], Ahead], write_fd: int) -> No
             os.dup2(fd, target)
         os.environ.clear()
         os.environ.update(variables)
-        run(plugin, make())
+        run(plugin, prepare(lambda _: None))
     os.close(full_fd)
     _wait_until_it_writes(pid)
     processes = {_role(process): process for process in (pid, *_children(pid))}

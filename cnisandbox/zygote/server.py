@@ -75,12 +75,6 @@ class Pool:
         self.idle: set[int] = set()
         self.pages: dict[str, Pages] = {}
 
-    def rehearse(self) -> None:
-        """Find out which pages of memory calls use."""
-        plugin = self.served.plugin
-        if plugin is not None:
-            self.pages = rehearse(plugin, lambda: self.served.prepare(lambda _: None))
-
 
 class Server:
     """The zygote.
@@ -119,9 +113,11 @@ class Server:
         gc.freeze()
         gc.disable()
         for pool in self._pools:
-            pool.rehearse()
-            if not pool.pages:
-                self._warn(f"rehearse {pool.plugin.name}: it has failed; calls will take longer")
+            plugin, prepare = pool.served.plugin, pool.served.prepare
+            if plugin is not None:
+                pool.pages = rehearse(plugin, prepare)
+            if plugin is not None and not pool.pages:
+                self._warn(f"rehearse {plugin.name}: it has failed; calls will take longer")
         while not self._asked:
             self._fill()
             self._wait(self._timeout(idle_exit_s))
