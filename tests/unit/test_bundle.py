@@ -237,3 +237,37 @@ class TestWriting:
         assert machine._byte_code() == (DEGRADED, "loopback: damaged")
         path.unlink()
         assert machine._byte_code() == (DEGRADED, f"loopback: {path}: no such file or directory")
+
+
+class TestWhatIsLeftOut:
+    TEXT = """
+'M.'
+class A:
+    'C.'
+
+def f(x):
+    'D.'
+    assert x
+    return x
+
+def g():
+    'E.'
+"""
+
+    @pytest.fixture
+    def code(self, tmp_path: Path) -> CodeType:
+        (tmp_path / "a.py").write_text(self.TEXT)
+        return bytecode._compiled(str(tmp_path / "a.py"))
+
+    def test_what_only_a_reader_uses_is_not_in_a_bundle(self, code: CodeType) -> None:
+        names: dict[str, Any] = {"__name__": "a"}
+        exec(code, names)
+        assert [names["A"].__doc__, names["f"].__doc__, names["g"].__doc__, names.get("__doc__")] == [None] * 4
+
+    def test_what_runs_is_as_it_was(self, code: CodeType) -> None:
+        names: dict[str, Any] = {"__name__": "a"}
+        exec(code, names)
+        assert (names["f"](1), names["g"]()) == (1, None)
+        with pytest.raises(AssertionError) as caught:
+            names["f"](0)
+        assert traceback.extract_tb(caught.value.__traceback__)[-1].lineno == 8
