@@ -1,0 +1,67 @@
+"""How much code each entry point loads: a module more is an argument to be had, a module less is taken off the list.
+
+A call without a zygote starts an interpreter; loading code is half of its time.
+"""
+
+import marshal  # noqa: TID251 - only its size is of interest
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from cnisandbox.cli.launcher import import_directories, interpreter_path
+
+# A module in each line, then the entry points that load it.
+RECORDED = Path(__file__).parent / "import_budget.txt"
+ENTRIES = {
+    "bridge": "import cnisandbox.plugins.bridge, cnisandbox.engine",
+    "host-local": "import cnisandbox.plugins.host_local, cnisandbox.engine",
+    "loopback": "import cnisandbox.plugins.loopback, cnisandbox.engine",
+    "shim": "import cnisandbox.cli.shim, cnisandbox.runner.entry",
+    "help": "import cnisandbox.cli.main as main, sys; main.main(['--help'])",
+    "doctor-help": "import cnisandbox.cli.main as main, sys; main.main(['doctor', '--help'])",
+}
+# LIMIT: thousands of bytes of byte code, a twentieth more than it is; the command line loads no more than it needs.
+KILOBYTES = {"bridge": 1710, "host-local": 1470, "loopback": 1430, "shim": 1470, "help": 2550, "doctor-help": 6650}
+_PROGRAM = """
+import atexit, sys
+before = set(sys.modules)
+sys.path += {directories!r}
+def show():
+    for name, module in list(sys.modules.items()):
+        if name not in before and name != "__main__":
+            spec = getattr(module, "__spec__", None)
+            print(name, getattr(spec, "origin", None), sep="\\t", file=sys.stderr)
+atexit.register(show)
+{imports}
+"""
+
+
+def loaded(entry: str) -> dict[str, str]:
+    """The modules that an entry point loads beyond what the interpreter starts with, and the file of each."""
+    program = _PROGRAM.format(directories=import_directories(), imports=ENTRIES[entry])
+    command = [interpreter_path(), "-IS", "-c", program]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
+    return dict(line.split("\t") for line in done.stderr.splitlines())
+
+
+def recorded(entry: str) -> set[str]:
+    lines = (line.split() for line in RECORDED.read_text().splitlines())
+    return {module for module, *entries in lines if entry in entries}
+
+
+def byte_code(path: str) -> int:
+    return len(marshal.dumps(compile(Path(path).read_bytes(), path, "exec", dont_inherit=True, optimize=0)))
+
+
+@pytest.mark.parametrize("entry", ENTRIES)
+def test_entry_point_loads_what_is_recorded_and_not_more_code_than_that(entry: str) -> None:
+    files, expected = loaded(entry), recorded(entry)
+    assert len(expected) > 100
+    assert sorted(files.keys() - expected) == [], f"{entry} loads these as well; if it must, add them to {RECORDED}"
+    assert sum(byte_code(path) for path in files.values() if path.endswith(".py")) < KILOBYTES[entry] * 1000
+
+
+def test_a_module_more_is_found() -> None:
+    """The control."""
+    assert "cnisandbox.plugins.loopback" in loaded("loopback").keys() - recorded("host-local")
