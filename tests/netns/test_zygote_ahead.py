@@ -62,7 +62,7 @@ class TestPages:
     def test_the_idle_zygote_keeps_to_its_memory(self, world: World, plugin_dir: str) -> None:
         """The pool that it has unless told otherwise: 60 MiB of PSS, all children together."""
         zygote = Zygote(world, plugin_dir, start=False)
-        zygote.start(slots={"bridge": 2, "host-local": 1, "loopback": 1})
+        zygote.start(slots={"bridge": 2, "host-local": 1, "loopback": 1, "runner": 1})
         assert sum(map(proportional_bytes, descendants(zygote.pid))) < 60 << 20
 
 
@@ -79,7 +79,7 @@ class TestRehearsal:
         assert [path for path in world.outside_path("/var/lib/cni").rglob("*") if path.is_file()] == []
         roles = sorted(title_of(pid).partition(" [")[0].removeprefix("cnisandbox: ") for pid in descendants(zygote.pid))
         workers = ["container worker"] * 2 + ["delegate worker"] * 2 + ["host worker"]
-        assert roles == sorted(["zygote", *["slot"] * 3, *workers])
+        assert roles == sorted(["zygote", *["slot"] * 4, *workers])
         assert zygote.log == ""
 
     def test_calls_are_served_without_one(self, world: World, plugin_dir: str) -> None:

@@ -226,8 +226,8 @@ def test_a_zygote_imports_by_name_only_before_it_serves() -> None:
         for function in ast.walk(tree)
         if isinstance(function, ast.FunctionDef)
     }
-    assert {name: arguments for name, arguments in users.items() if arguments}.keys() == {"_served"}
-    assert all(argument.lstrip("f")[1:].startswith("cnisandbox.") for argument in users["_served"])
+    assert {name: arguments for name, arguments in users.items() if arguments}.keys() == {"_plugin"}
+    assert all(argument.lstrip("f")[1:].startswith("cnisandbox.") for argument in users["_plugin"])
 
 
 def is_call_of(node: ast.AST, name: str) -> TypeGuard[ast.Call]:
