@@ -1,7 +1,7 @@
 """Processes forked ahead of the call that they are for: they have namespaces and a view, and wait.
 
-    waiting    everything that root has; in a view of its own; reads one message, which its parent sends
-    after it   what `spawn` makes: the netns, the drop and the attestation are those of the call
+    waiting    everything that root has; in a view of its own; reads two messages, which its parent sends
+    after them what `spawn` makes: the netns, the drop and the attestation are those of the call
 
 Nothing of a call is known when they are forked, and each serves one and ends: nothing of one call can reach another.
 
@@ -39,22 +39,31 @@ _BEGIN_TIMEOUT_S = 10.0
 ABSENT = -1
 
 
-class Assignment(NamedTuple):
-    """What a waiting process is told: descriptors are numbers in its parent; -1 for none.
+class Gifts(NamedTuple):
+    """What a waiting process is given: numbers of descriptors in its parent; -1 for none.
 
     Attributes:
         netns_fd, userns_fd: The netns to enter, and the user namespace to join.
         given_fd: What it keeps as `GIVEN_FD`.
-        log_fd, log_kind: The audit log, kept as `LOG_FD`.
-        is_gate_only: Whether it is a gate from the beginning.
-        title: What the process list shows behind the role.
-        variables: The environment of the call.
+        log_fd: The audit log, kept as `LOG_FD`.
     """
 
-    netns_fd: int
-    userns_fd: int
-    given_fd: int
-    log_fd: int
+    netns_fd: int = ABSENT
+    userns_fd: int = ABSENT
+    given_fd: int = ABSENT
+    log_fd: int = ABSENT
+
+
+class Assignment(NamedTuple):
+    """What it is told when it has taken them.
+
+    Attributes:
+        log_kind: What the audit log is; empty without one.
+        is_gate_only: Whether it is a gate from the beginning.
+        title: What the process list shows behind the role.
+        variables: The parameters of the call.
+    """
+
     log_kind: str
     is_gate_only: bool
     title: str
@@ -79,19 +88,39 @@ class Waiting:
         self._channel = channel
         self._wanted = wanted
         self._own_namespaces = own_namespaces
+        self._gifts = Gifts()
+
+    def give(self, gifts: Gifts) -> None:
+        """Wake it: it takes copies of the descriptors."""
+        with stage("channel", self._wanted.role):
+            self._channel.send(gifts, _BEGIN_TIMEOUT_S)
+        self._gifts = gifts
 
     def begin(self, assignment: Assignment, netns: namespaces.Netns | None = None) -> Worker:
-        """Tell it what it is for; it then confines itself while we go on.
+        """Tell it what it is for, when it has taken what it was given; it then confines itself while we go on.
 
         Args:
             assignment: What it is told.
             netns: The netns that it will be in, when that is not ours.
+
+        Returns:
+            The worker; what it was given may be closed here.
+
+        Raises:
+            IsolationError: it cannot have the descriptors.
         """
+        match self._channel.receive(_BEGIN_TIMEOUT_S):
+            case True:
+                pass
+            case [int(), *rest]:
+                raise service.rebuild_error(rest)
+            case _:
+                raise BoundaryViolation(f"begin {self._wanted.role}: the answer has no known shape")
         with stage("channel", self._wanted.role):
             self._channel.send(assignment, _BEGIN_TIMEOUT_S)
-        given = [(GIVEN_FD, assignment.given_fd), (LOG_FD, assignment.log_fd)]
+        given = [(GIVEN_FD, self._gifts.given_fd), (LOG_FD, self._gifts.log_fd)]
         expected = expectation(
-            _refined(self._wanted, assignment)._replace(userns_fd=netns.userns_fd if netns else None),
+            _refined(self._wanted, self._gifts)._replace(userns_fd=netns.userns_fd if netns else None),
             self._own_namespaces,
             netns.inode if netns else None,
             os.getpid(),
@@ -99,19 +128,6 @@ class Waiting:
             has_own_pid_namespace=True,
         )
         return Worker(self.pid, self._channel, expected)
-
-    def wait_until_taken(self) -> None:
-        """Wait until it has copies of the descriptors that it was given; ours may be closed after that.
-
-        Raises:
-            IsolationError: it cannot have them.
-        """
-        match self._channel.receive(_BEGIN_TIMEOUT_S):
-            case True:
-                return
-            case [int(), *rest]:
-                raise service.rebuild_error(rest)
-        raise BoundaryViolation(f"begin {self._wanted.role}: the answer has no known shape")
 
 
 def fork_ahead(
@@ -174,29 +190,28 @@ def _wait(wanted: Confinement, channel: Channel, parent_fd: int, gate_of: GateOf
 
 def _become(wanted: Confinement, channel: Channel, parent_fd: int, gate_of: GateOf, ground: Ground) -> Becoming:
     # No time limit: it waits for a call, for as long as its parent lives.
-    assignment: Assignment = check(channel.receive(), Assignment, "assignment")
-    set_title(f"cnisandbox: {wanted.role} {assignment.title}")
-    environment = read_environment(assignment.variables)
-    os.environ.clear()
-    os.environ.update(assignment.variables)
+    gifts: Gifts = check(channel.receive(), Gifts, "gifts")
     given = {}
     with stage("fork", wanted.role):
-        for number, fd in ((GIVEN_FD, assignment.given_fd), (LOG_FD, assignment.log_fd)):
+        for number, fd in ((GIVEN_FD, gifts.given_fd), (LOG_FD, gifts.log_fd)):
             if fd != ABSENT:
                 given[number] = number
                 _fetch(parent_fd, fd, number)
         netns_fd, userns_fd = (
-            None if fd == ABSENT else _fetch(parent_fd, fd) for fd in (assignment.netns_fd, assignment.userns_fd)
+            None if fd == ABSENT else _fetch(parent_fd, fd) for fd in (gifts.netns_fd, gifts.userns_fd)
         )
     channel.send(True)
-    refined = _refined(wanted, assignment)._replace(netns_fd=netns_fd, userns_fd=userns_fd)
+    assignment: Assignment = check(channel.receive(_BEGIN_TIMEOUT_S), Assignment, "assignment")
+    set_title(f"cnisandbox: {wanted.role} {assignment.title}")
+    refined = _refined(wanted, gifts)._replace(netns_fd=netns_fd, userns_fd=userns_fd)
     attestation = complete(refined, {*CHANNEL_FDS, *given}, ground)
-    return Becoming(attestation, gate_of(environment, assignment), assignment.is_gate_only)
+    become_gate = gate_of(read_environment(assignment.variables), assignment)
+    return Becoming(attestation, become_gate, assignment.is_gate_only)
 
 
-def _refined(wanted: Confinement, assignment: Assignment) -> Confinement:
+def _refined(wanted: Confinement, gifts: Gifts) -> Confinement:
     """Add what the call says to a confinement: what is done, and what is expected."""
-    return wanted if assignment.log_fd == ABSENT else wanted._replace(file_bytes=LOG_FILE_BYTES)
+    return wanted if gifts.log_fd == ABSENT else wanted._replace(file_bytes=LOG_FILE_BYTES)
 
 
 def _fetch(parent_fd: int, fd: int, number: int | None = None) -> int:

@@ -113,16 +113,24 @@ def rules_of_delegate(state_dirs: tuple[StateDir, ...], plugin_dirs: tuple[str, 
     return (*rules, landlock.PathRule("/dev/null", landlock.READ_FILE | landlock.WRITE_FILE))
 
 
-def is_executable_place(directory: str, plugin_dirs: tuple[str, ...]) -> bool:
-    """Say whether what is in a directory can be executed under `rules_of_delegate`.
+def executable_places(plugin_dirs: tuple[str, ...]) -> frozenset[str]:
+    """Say below which directories `rules_of_delegate` lets plugins be executed, with links resolved.
+
+    Args:
+        plugin_dirs: What the rules are made for.
+    """
+    return frozenset(os.path.realpath(path) for path in (*_SYSTEM_DIRECTORIES, *plugin_dirs))
+
+
+def is_below(directory: str, places: frozenset[str]) -> bool:
+    """Say whether a directory is one of the places, or below one.
 
     Args:
         directory: Any path.
-        plugin_dirs: What the rules were made for.
+        places: What `executable_places` returned.
     """
-    place = os.path.realpath(directory)
-    executable = {os.path.realpath(path) for path in (*_SYSTEM_DIRECTORIES, *plugin_dirs)}
-    return any(place == path or place.startswith(f"{path}/") for path in executable)
+    real = os.path.realpath(directory)
+    return any(real == place or real.startswith(f"{place}/") for place in places)
 
 
 @declared_for_delegate

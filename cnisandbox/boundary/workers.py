@@ -8,9 +8,9 @@ import signal
 from collections.abc import Callable
 
 from cnisandbox.boundary import limits, namespaces, seccomp
-from cnisandbox.boundary.ahead import ABSENT, Assignment, Settle, Waiting, fork_ahead
+from cnisandbox.boundary.ahead import ABSENT, Assignment, Gifts, Settle, Waiting, fork_ahead
 from cnisandbox.boundary.confinement import Confinement, Ground, prepare, stage
-from cnisandbox.boundary.delegate import delegate_worker, is_executable_place
+from cnisandbox.boundary.delegate import delegate_worker, executable_places, is_below
 from cnisandbox.boundary.environment import Environment
 from cnisandbox.boundary.levels import PROTECTIONS, Level
 from cnisandbox.boundary.sandbox import (
@@ -30,6 +30,10 @@ from cnisandbox.hints import NamedTuple
 
 # LIMIT: an answer may go to a file; state files are a few bytes.
 _ENGINE_FILE_BYTES = 16 << 20
+
+
+# What the parameters of a call begin with, in the environment.
+_PARAMETERS = ("CNI_", "CNISANDBOX_")
 
 
 class Log(NamedTuple):
@@ -82,7 +86,7 @@ class Ahead(NamedTuple):
         own_namespaces: Inode numbers of the namespaces that this process was made in.
         host, container: Workers that wait; None where there is none.
         delegate: The delegate worker, which is confined already: no call has an influence on what it is.
-        plugin_dirs: Directories of plugins that it was made for.
+        places: Where it can execute plugins.
         state_dirs: State directories, as they were.
         ground: What the engine stands on.
     """
@@ -92,7 +96,7 @@ class Ahead(NamedTuple):
     host: Waiting | None
     container: Waiting | None
     delegate: Worker | None
-    plugin_dirs: tuple[str, ...]
+    places: frozenset[str]
     state_dirs: tuple[StateDir, ...]
     ground: Ground
 
@@ -157,11 +161,12 @@ def make_ahead(name: str, needs: Needs, plugin_dirs: tuple[str, ...], settle: Se
         wanted = network_worker(role, Level.HARDENED, user, None, protocols)
 
         def gate_of(environment: Environment, assignment: Assignment) -> BecomeGate | None:
-            log = Log(LOG_FD, assignment.log_kind) if assignment.log_fd != ABSENT else None
+            log = Log(LOG_FD, assignment.log_kind) if assignment.log_kind else None
             return needs.gate(role, environment, log) if needs.gate else None
 
         return fork_ahead(wanted, own_namespaces, pid_namespaces, gate_of, settle)
 
+    places = executable_places(plugin_dirs)
     if needs.delegate:
         delegate = _spawn_delegate(Level.HARDENED, user, plugin_dirs, own_namespaces, pid_namespaces, f"[{name}]")
     if needs.container:
@@ -172,7 +177,7 @@ def make_ahead(name: str, needs: Needs, plugin_dirs: tuple[str, ...], settle: Se
     state_dirs = open_state_dirs(*user) if needs.state else ()
     ground = prepare(engine_confinement(Level.HARDENED, user), comes_back=True)
     settle("engine")
-    return Ahead(user, own_namespaces, host, container, delegate, plugin_dirs, state_dirs, ground)
+    return Ahead(user, own_namespaces, host, container, delegate, places, state_dirs, ground)
 
 
 def begin_workers(
@@ -194,42 +199,33 @@ def begin_workers(
     Returns:
         The workers; they have taken what they were given, so that it may be closed here.
     """
-    shared = Assignment(
-        netns_fd=ABSENT,
-        userns_fd=ABSENT,
-        given_fd=ABSENT,
-        log_fd=ABSENT,
-        log_kind="",
-        is_gate_only=False,
-        title=f"[{name} {environment.ifname}]",
-        variables=dict(os.environ),
-    )
-    network = shared._replace(
-        log_fd=log.fd if log else ABSENT,
-        log_kind=log.kind if log else "",
-        is_gate_only=environment.level is Level.MEDIATED,
-    )
-    host = container = delegate = None
-    # ORDER: the one that takes longest to confine first.
+    log_fd = log.fd if log else ABSENT
     if ahead.container is not None and netns is not None:
         userns_fd = ABSENT if netns.userns_fd is None else netns.userns_fd
-        container = ahead.container.begin(network._replace(netns_fd=netns.fd, userns_fd=userns_fd), netns)
+        ahead.container.give(Gifts(netns_fd=netns.fd, userns_fd=userns_fd, log_fd=log_fd))
     elif ahead.container is not None:
         _end(ahead.container.pid)
     if ahead.host is not None:
-        host = ahead.host.begin(network._replace(given_fd=netns.fd if netns else ABSENT))
-    if ahead.delegate is not None and _is_delegate_current(ahead, ahead.delegate, environment):
-        delegate = ahead.delegate
-    elif ahead.delegate is not None:
-        _end(ahead.delegate.pid)
+        ahead.host.give(Gifts(given_fd=netns.fd if netns else ABSENT, log_fd=log_fd))
+    assignment = Assignment(
+        log_kind=log.kind if log else "",
+        is_gate_only=environment.level is Level.MEDIATED,
+        title=f"[{name} {environment.ifname}]",
+        variables={variable: value for variable, value in os.environ.items() if variable.startswith(_PARAMETERS)},
+    )
+    host = container = None
+    if ahead.container is not None and netns is not None:
+        container = ahead.container.begin(assignment, netns)
+    if ahead.host is not None:
+        host = ahead.host.begin(assignment)
+    delegate = ahead.delegate
+    if delegate is not None and not _is_delegate_current(ahead, delegate, environment):
+        _end(delegate.pid)
         pid_namespaces = namespaces.NewPidNamespaces()
         delegate = _spawn_delegate(
-            Level.HARDENED, ahead.user, environment.plugin_dirs, ahead.own_namespaces, pid_namespaces, shared.title
+            Level.HARDENED, ahead.user, environment.plugin_dirs, ahead.own_namespaces, pid_namespaces, assignment.title
         )
         pid_namespaces.close()
-    for waiting, worker in ((ahead.container, container), (ahead.host, host)):
-        if waiting is not None and worker is not None:
-            waiting.wait_until_taken()
     return Workers(host, container, delegate)
 
 
@@ -242,7 +238,7 @@ def _is_delegate_current(ahead: Ahead, delegate: Worker, environment: Environmen
             then, now = os.stat(f"/proc/{delegate.pid}/root/{path}"), os.stat(path)
         except OSError:
             return False
-        if not is_executable_place(path, ahead.plugin_dirs):
+        if not is_below(path, ahead.places):
             return False
         if (then.st_dev, then.st_ino) != (now.st_dev, now.st_ino):
             return False
