@@ -3,6 +3,7 @@
 Each attack is made on a plain interpreter first, where it must work, or the test would show nothing.
 """
 
+import os
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -12,7 +13,7 @@ import pytest
 
 from cnisandbox.cli import launcher
 
-PYTHON = launcher.interpreter_path()
+PYTHON = os.path.realpath(sys.executable)
 TAKEN_OVER = "taken over\n"
 PAYLOAD = f"import os\nos.write(1, {TAKEN_OVER.encode()!r})\nos._exit(0)\n"
 USUAL = "as usual\n"
