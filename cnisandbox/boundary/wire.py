@@ -225,7 +225,6 @@ class Channel:
         self.read_fd = read_fd
         self.write_fd = write_fd
         self._peer = peer
-        self._read_ahead = b""  # a short message comes with its length in one read
 
     def send(self, value: object, timeout_s: float | None = None) -> None:
         """Send one value.
@@ -264,15 +263,16 @@ class Channel:
         return decode(self._read_exactly(length, deadline))
 
     def _read_exactly(self, count: int, deadline: float | None) -> bytes:
-        while len(self._read_ahead) < count:
+        pieces: list[bytes] = []
+        while count:
             if deadline is not None:
                 self._wait(self.read_fd, select.POLLIN, deadline)
-            piece = os.read(self.read_fd, 1 << 16)
+            piece = os.read(self.read_fd, min(count, 1 << 16))
             if not piece:
                 raise BoundaryViolation(f"receive from {self._peer}: it has ended")
-            self._read_ahead += piece
-        data, self._read_ahead = self._read_ahead[:count], self._read_ahead[count:]
-        return data
+            pieces.append(piece)
+            count -= len(piece)
+        return b"".join(pieces)
 
     def _wait(self, fd: int, event: int, deadline: float) -> None:
         poll = select.poll()
