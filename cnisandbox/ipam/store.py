@@ -211,7 +211,7 @@ class Store:
         except FileExistsError:
             return False
         finally:
-            os.unlink(NEW, dir_fd=index)
+            _unlink(NEW, index)
         self._update_index(self._index.add, owner, address)
         self._put_last_reserved(set_index, address)
         return True
@@ -425,6 +425,16 @@ class Store:
             # Same as above; an older seal, if it is still there, does not fit this mtime.
             return
         self._is_changed = False
+
+
+def _unlink(name: str, directory_fd: int) -> None:
+    """Remove a file; a failure is one, also when the second attempt, so that nothing is left, succeeds."""
+    try:
+        os.unlink(name, dir_fd=directory_fd)
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.unlink(name, dir_fd=directory_fd)
+        raise
 
 
 class _EmptyStore(Store):

@@ -58,7 +58,7 @@ STEPS = [
     (CONTAINER, "write", 1),
     (ENGINE, "linkat", 1),
     (ENGINE, "unlinkat", 1),
-    (ENGINE, "renameat", 1),
+    (ENGINE, "pwrite64", 1),
     (ENGINE, "write", 1),
     (ENGINE, "openat", 4),
     (ENGINE, "utimensat", 1),

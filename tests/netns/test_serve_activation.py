@@ -66,7 +66,7 @@ def test_code_that_changes_while_it_is_loaded_is_loaded_again(tmp_path: Path) ->
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
         listener.bind(str(tmp_path / "loopback"))
         fd = listener.fileno()
-        identity = [str(package), build.build_id(str(package)).hex(), "1@1"]
+        identity = [str(package), build.build_id(str(package)).hex(), "1@1", ""]
         again = ["/bin/sh", "-c", 'test "$LISTEN_PID" = $$ && readlink /proc/self/fd/3']
         command = [sys.executable, "-IS", "-c", program, "1", "0", *identity, f"loopback={fd}", "--", *again]
         done = subprocess.run(command, pass_fds=[fd], capture_output=True, text=True, check=True, timeout=30)

@@ -28,7 +28,7 @@ NETCONF: JsonObject = {
 COLD = {"CNISANDBOX_COLD": "1"}
 LOG = "/run/audit.log"
 # LIMIT: seconds that a zygote which does not answer may add to a call: three times the launcher's patience.
-BOUND_S = 1.0
+BOUND_S = 1.5
 # What differs between two calls of one kind.
 OWN = ("pid", "ppid", "pids", "namespaces", "descriptors")
 
