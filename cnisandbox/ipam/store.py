@@ -153,7 +153,7 @@ class Store:
         # An error of ours is raised where directory and index agree; of any other one that cannot be said.
         is_sound = error is None or isinstance(error, CniError)
         try:
-            failures = self.release_all(reversed(self._reserved)) if error is not None else []
+            failures = [*self.release_all(reversed(self._reserved)), *self._clear()] if error is not None else []
             if self._is_changed and self._is_index_good and is_sound:
                 self._seal()
         finally:
@@ -211,7 +211,7 @@ class Store:
         except FileExistsError:
             return False
         finally:
-            _unlink(NEW, index)
+            os.unlink(NEW, dir_fd=index)
         self._update_index(self._index.add, owner, address)
         self._put_last_reserved(set_index, address)
         return True
@@ -234,7 +234,22 @@ class Store:
         """
         old_format = Attachment(owner.container_id, "")
         held = [(address, owner) for address in self.held(owner)]
-        return self.release_all(held or [(address, old_format) for address in self.held(old_format)])
+        failures = self.release_all(held or [(address, old_format) for address in self.held(old_format)])
+        return failures + self._clear()
+
+    def _clear(self) -> list[str]:
+        """Remove the second name of a reservation, which an ADD that was killed has left, or could not remove.
+
+        Returns:
+            As `release`.
+        """
+        try:
+            os.unlink(NEW, dir_fd=self._index_directory)
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            return [f"remove {NEW}: {reason(error)}"]
+        return []
 
     def release_all(self, records: Iterable[tuple[str, Attachment]]) -> list[str]:
         """Free the given reservations; goes on to the end whatever happens.
@@ -427,16 +442,6 @@ class Store:
         self._is_changed = False
 
 
-def _unlink(name: str, directory_fd: int) -> None:
-    """Remove a file; a failure is one, also when the second attempt, so that nothing is left, succeeds."""
-    try:
-        os.unlink(name, dir_fd=directory_fd)
-    except OSError:
-        with contextlib.suppress(OSError):
-            os.unlink(name, dir_fd=directory_fd)
-        raise
-
-
 class _EmptyStore(Store):
     """The store of a network without a directory."""
 
@@ -453,6 +458,9 @@ class _EmptyStore(Store):
         return ""
 
     def collect(self, valid: frozenset[Attachment]) -> list[str]:  # noqa: ARG002
+        return []
+
+    def _clear(self) -> list[str]:
         return []
 
 

@@ -326,11 +326,12 @@ class _GateSocket:
     def __init__(self, gate: Gate, protocol: int) -> None:
         self._gate = gate
         self._protocol = protocol
+        self._received: list[bytes] = []
         _ask(gate, client.OPEN, protocol)
 
     def send(self, data: bytes) -> int:
         """Send a datagram."""
-        _ask(self._gate, client.SEND, self._protocol, data)
+        self._received += cast(list[bytes], _ask(self._gate, client.SEND, self._protocol, data))
         return len(data)
 
     def sendto(self, data: bytes, address: tuple[int, int]) -> int:
@@ -340,8 +341,10 @@ class _GateSocket:
         return self.send(data)
 
     def recv(self, _size: int) -> bytes:
-        """Receive a datagram."""
-        return cast(bytes, _ask(self._gate, client.RECEIVE, self._protocol))
+        """Receive a datagram; most have come with the answer to what was sent."""
+        return (
+            self._received.pop(0) if self._received else cast(bytes, _ask(self._gate, client.RECEIVE, self._protocol))
+        )
 
     def setsockopt(self, level: int, option: int, value: object) -> None:
         """A gate has set what is useful, and knows no request for anything else."""

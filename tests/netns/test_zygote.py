@@ -786,9 +786,9 @@ class TestEnd:
 
 
 class TestSoak:
-    """What stays the same however many calls are served. CNISANDBOX_SOAK=2000 makes it long."""
+    """What stays the same however many calls are served. CNISANDBOX_SOAK says for how many pairs of them."""
 
-    PAIRS = int(os.environ.get("CNISANDBOX_SOAK", "100"))
+    PAIRS = int(os.environ.get("CNISANDBOX_SOAK", "1000"))
     # LIMIT: KiB; a page here and there.
     GROWTH = 256
 
