@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 VARIABLE = "CNISANDBOX_WARM"
 _SERVE = (sys.executable, "-I", "-m", "cnisandbox.cli.main", "serve", "--pool", "1", "--plugin-dir", "/run/plugins")
-_SLOTS = 3
+_SLOTS = 4
 
 
 class Counts:
