@@ -87,11 +87,11 @@ class Floor:
         ensure_addresses(bridge.ifindex, bridge.ifname, [f"{GATEWAY}/16"], False, True)
         write_sysctl("net/ipv4/ip_forward", "1")
         self._pod.enter()
-        configure_interface(self._setup)
+        container_end = configure_interface(self._setup)
         self._host.enter()
         wait_for_operstate_up(host_end.ifindex, OPERSTATE_TIMEOUT_MS)
         self._pod.enter()
-        announce_addresses(CONTAINER_END)
+        announce_addresses(container_end.ifindex, container_end.mac)
         self._host.enter()
 
     def check(self) -> None:

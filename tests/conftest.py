@@ -63,7 +63,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    if warm.is_wanted() and warm.Counts.served < warm.Counts.worlds * 0.8:
+    if warm.is_wanted() and warm.Counts.served < warm.Counts.worlds * 0.6:
         print(
             f"\n{warm.VARIABLE}=1: {warm.Counts.served} of {warm.Counts.worlds} worlds had a call that was served warm"
         )

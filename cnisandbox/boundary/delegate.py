@@ -113,24 +113,42 @@ def rules_of_delegate(state_dirs: tuple[StateDir, ...], plugin_dirs: tuple[str, 
     return (*rules, landlock.PathRule("/dev/null", landlock.READ_FILE | landlock.WRITE_FILE))
 
 
-def executable_places(plugin_dirs: tuple[str, ...]) -> frozenset[str]:
-    """Say below which directories `rules_of_delegate` lets plugins be executed, with links resolved.
+class Place(NamedTuple):
+    """A directory, with links resolved, and which one it was: another may have its name later."""
+
+    path: str
+    device: int
+    inode: int
+
+
+def executable_places(plugin_dirs: tuple[str, ...]) -> frozenset[Place]:
+    """Say below which directories `rules_of_delegate` lets plugins be executed.
 
     Args:
         plugin_dirs: What the rules are made for.
     """
-    return frozenset(os.path.realpath(path) for path in (*_SYSTEM_DIRECTORIES, *plugin_dirs))
+    paths = {os.path.realpath(path) for path in (*_SYSTEM_DIRECTORIES, *plugin_dirs) if os.path.isdir(path)}
+    return frozenset(map(_place, paths))
 
 
-def is_below(directory: str, places: frozenset[str]) -> bool:
-    """Say whether a directory is one of the places, or below one.
+def is_below(directory: str, places: frozenset[Place]) -> bool:
+    """Say whether a directory is one of the places, or below one, and that is still the same.
 
     Args:
         directory: Any path.
         places: What `executable_places` returned.
+
+    Raises:
+        OSError: a place has gone.
     """
     real = os.path.realpath(directory)
-    return any(real == place or real.startswith(f"{place}/") for place in places)
+    above = [place for place in places if real == place.path or real.startswith(f"{place.path}/")]
+    return any(_place(place.path) == place for place in above)
+
+
+def _place(path: str) -> Place:
+    status = os.stat(path)
+    return Place(path, status.st_dev, status.st_ino)
 
 
 @declared_for_delegate

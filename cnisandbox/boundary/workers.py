@@ -10,7 +10,7 @@ from collections.abc import Callable
 from cnisandbox.boundary import limits, namespaces, seccomp
 from cnisandbox.boundary.ahead import ABSENT, Assignment, Gifts, Settle, Waiting, fork_ahead
 from cnisandbox.boundary.confinement import Confinement, Ground, prepare, stage
-from cnisandbox.boundary.delegate import delegate_worker, executable_places, is_below
+from cnisandbox.boundary.delegate import Place, delegate_worker, executable_places, is_below
 from cnisandbox.boundary.environment import Environment
 from cnisandbox.boundary.levels import PROTECTIONS, Level
 from cnisandbox.boundary.sandbox import (
@@ -96,7 +96,7 @@ class Ahead(NamedTuple):
     host: Waiting | None
     container: Waiting | None
     delegate: Worker | None
-    places: frozenset[str]
+    places: frozenset[Place]
     state_dirs: tuple[StateDir, ...]
     ground: Ground
 
@@ -236,9 +236,10 @@ def _is_delegate_current(ahead: Ahead, delegate: Worker, environment: Environmen
     for path in environment.plugin_dirs:
         try:
             then, now = os.stat(f"/proc/{delegate.pid}/root/{path}"), os.stat(path)
+            is_executable = is_below(path, ahead.places)
         except OSError:
             return False
-        if not is_below(path, ahead.places):
+        if not is_executable:
             return False
         if (then.st_dev, then.st_ino) != (now.st_dev, now.st_ino):
             return False
