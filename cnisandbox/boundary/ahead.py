@@ -1,19 +1,26 @@
-"""Processes forked ahead of the call that they are for: they have namespaces and a view, and wait.
+"""Workers forked ahead of the call that they are for: confined as far as no call has an influence on it, they wait.
 
-    waiting    everything that root has; in a view of its own; reads two messages, which its parent sends
-    after them what `spawn` makes: the netns, the drop and the attestation are those of the call
+    waiting    the service user, bounding set empty, no privilege to be gained, in its view, under its limits and in its
+               Landlock domain; CAP_NET_ADMIN, and CAP_SYS_ADMIN where there is a netns to enter
+    told       one message, and descriptors: it enters the netns, then goes through every stage of the drop again, which
+               takes the rest, loads the filter, and attests
 
 Nothing of a call is known when they are forked, and each serves one and ends: nothing of one call can reach another.
 
-Privilege: everything, until the message comes. Its sender is the parent, root as well, before it has read a request of
-anybody else's making than root's.
+Privilege: everything, until it waits; then what is said above, until the message comes. The descriptors come over a
+socket: a pipe carries none, and to fetch them would take a capability over the parent. Its other end is the parent's,
+who is root and has read nothing of anybody else's; it is closed before the netns is entered, out of which no way may
+lead back.
 """
 
+import _socket
 import os
+import struct
 from collections.abc import Callable
 
 from cnisandbox.boundary import namespaces, service
-from cnisandbox.boundary.confinement import Confinement, Ground, complete, prepare, stage
+from cnisandbox.boundary.confinement import Confinement, Ground, complete, descend, prepare, stage
+from cnisandbox.boundary.credentials import CAP_SYS_ADMIN
 from cnisandbox.boundary.environment import Environment, read_environment
 from cnisandbox.boundary.sandbox import (
     CHANNEL_FDS,
@@ -27,7 +34,6 @@ from cnisandbox.boundary.sandbox import (
     fork_into,
     live,
 )
-from cnisandbox.boundary.syscalls import checked, lib
 from cnisandbox.boundary.title import set_title
 from cnisandbox.boundary.wire import Channel, channel_pair, check
 from cnisandbox.errors import BoundaryViolation
@@ -35,35 +41,34 @@ from cnisandbox.hints import NamedTuple
 
 # LIMIT: seconds to take a message of a few kilobytes off a pipe.
 _BEGIN_TIMEOUT_S = 10.0
-# No descriptor.
-ABSENT = -1
 
 
 class Gifts(NamedTuple):
-    """What a waiting process is given: numbers of descriptors in its parent; -1 for none.
+    """Descriptors that a waiting process is given copies of; None for none.
 
     Attributes:
-        netns_fd, userns_fd: The netns to enter, and the user namespace to join.
+        netns_fd: The netns to enter, one of our own user namespace.
         given_fd: What it keeps as `GIVEN_FD`.
         log_fd: The audit log, kept as `LOG_FD`.
     """
 
-    netns_fd: int = ABSENT
-    userns_fd: int = ABSENT
-    given_fd: int = ABSENT
-    log_fd: int = ABSENT
+    netns_fd: int | None = None
+    given_fd: int | None = None
+    log_fd: int | None = None
 
 
 class Assignment(NamedTuple):
-    """What it is told when it has taken them.
+    """What it is told.
 
     Attributes:
+        gifts: Which of `Gifts` come with it, in that order.
         log_kind: What the audit log is; empty without one.
         is_gate_only: Whether it is a gate from the beginning.
         title: What the process list shows behind the role.
         variables: The parameters of the call.
     """
 
+    gifts: list[bool]
     log_kind: str
     is_gate_only: bool
     title: str
@@ -83,48 +88,45 @@ class Waiting:
         pid: Its process id.
     """
 
-    def __init__(self, pid: int, channel: Channel, wanted: Confinement, own_namespaces: dict[str, int]) -> None:
+    def __init__(
+        self,
+        pid: int,
+        channel: Channel,
+        socket: _socket.socket,
+        wanted: Confinement,
+        own_namespaces: dict[str, int],
+    ) -> None:
         self.pid = pid
         self._channel = channel
+        self._socket = socket
         self._wanted = wanted
         self._own_namespaces = own_namespaces
-        self._gifts = Gifts()
 
-    def give(self, gifts: Gifts) -> None:
-        """Wake it: it takes copies of the descriptors."""
-        with stage("channel", self._wanted.role):
-            self._channel.send(gifts, _BEGIN_TIMEOUT_S)
-        self._gifts = gifts
-
-    def begin(self, assignment: Assignment, netns: namespaces.Netns | None = None) -> Worker:
-        """Tell it what it is for, when it has taken what it was given; it then confines itself while we go on.
+    def begin(self, assignment: Assignment, gifts: Gifts, netns_inode: int | None = None) -> Worker:
+        """Tell it what it is for; it then confines itself to the end, while we go on.
 
         Args:
             assignment: What it is told.
-            netns: The netns that it will be in, when that is not ours.
-
-        Returns:
-            The worker; what it was given may be closed here.
+            gifts: What it is given; it may be closed here as soon as this returns.
+            netns_inode: The netns that it will be in, when that is not ours.
 
         Raises:
-            IsolationError: it cannot have the descriptors.
+            PrivilegeNotDropped: it has ended.
         """
-        match self._channel.receive(_BEGIN_TIMEOUT_S):
-            case True:
-                pass
-            case [int(), *rest]:
-                raise service.rebuild_error(rest)
-            case _:
-                raise BoundaryViolation(f"begin {self._wanted.role}: the answer has no known shape")
+        fds = [fd for fd in gifts if fd is not None]
+        rights = [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, struct.pack(f"{len(fds)}i", *fds))] if fds else []
         with stage("channel", self._wanted.role):
-            self._channel.send(assignment, _BEGIN_TIMEOUT_S)
-        given = [(GIVEN_FD, self._gifts.given_fd), (LOG_FD, self._gifts.log_fd)]
+            # ORDER: the message wakes it, and then nothing has to be waited for.
+            self._socket.sendmsg([b"\0"], rights, _socket.MSG_NOSIGNAL | _socket.MSG_DONTWAIT)
+            self._socket.close()
+            self._channel.send(assignment._replace(gifts=[fd is not None for fd in gifts]), _BEGIN_TIMEOUT_S)
+        given = [(GIVEN_FD, gifts.given_fd), (LOG_FD, gifts.log_fd)]
         expected = expectation(
-            _refined(self._wanted, self._gifts)._replace(userns_fd=netns.userns_fd if netns else None),
+            _refined(self._wanted, gifts),
             self._own_namespaces,
-            netns.inode if netns else None,
+            netns_inode,
             os.getpid(),
-            given=tuple(number for number, fd in given if fd != ABSENT),
+            given=tuple(number for number, fd in given if fd is not None),
             has_own_pid_namespace=True,
         )
         return Worker(self.pid, self._channel, expected)
@@ -136,90 +138,102 @@ def fork_ahead(
     pid_namespaces: namespaces.NewPidNamespaces,
     gate_of: GateOf,
     settle: Settle,
+    *,
+    enters_netns: bool,
 ) -> Waiting:
     """Fork a worker that waits.
 
     Args:
-        wanted: What it becomes, as far as that is known; at a level that has namespaces.
+        wanted: What it becomes, as far as that is known; at a level that has all protections.
         own_namespaces: Inode numbers of our own namespaces.
         pid_namespaces: Where pid namespaces come from.
         gate_of: Makes what it does when it is told to be a gate.
-        settle: What it does last before it waits.
+        settle: What it does before it confines itself and waits.
+        enters_netns: Whether it will be given a netns to enter.
 
     Raises:
         PrivilegeNotDropped: the stages "channel" or "fork" failed.
     """
     with stage("channel", wanted.role):
         ours, theirs = channel_pair(wanted.role, "engine")
+        socket, its_socket = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
     with stage("fork", wanted.role):
-        parent_fd = checked(lib.native_pidfd_open(os.getpid()), "pidfd_open")
         try:
             pid = fork_into(pid_namespaces)
             if pid == 0:
-                _wait(wanted, theirs, parent_fd, gate_of, settle)
+                _wait(wanted, theirs, its_socket, gate_of, settle, enters_netns=enters_netns)
         except OSError:
             ours.close()
+            socket.close()
             raise
         finally:
-            os.close(parent_fd)
             theirs.close()
-    return Waiting(pid, ours, wanted, own_namespaces)
+            its_socket.close()
+    return Waiting(pid, ours, socket, wanted, own_namespaces)
 
 
-def _wait(wanted: Confinement, channel: Channel, parent_fd: int, gate_of: GateOf, settle: Settle) -> None:
+def _wait(
+    wanted: Confinement,
+    channel: Channel,
+    socket: _socket.socket,
+    gate_of: GateOf,
+    settle: Settle,
+    *,
+    enters_netns: bool,
+) -> None:
     """Live as a worker that waits first."""
-    # The pidfd goes through the arrangement in the place of the netns, which is not known yet; and it keeps the numbers
-    # of what the process may be given from being taken meanwhile.
-    pidfd = ABSENT
-    reserved = {GIVEN_FD: parent_fd, LOG_FD: parent_fd}
+    # One that is going to write a log may write one; `complete` takes that away where there is none.
+    waiting = wanted._replace(file_bytes=LOG_FILE_BYTES)
 
     def arrange() -> Channel:
-        nonlocal pidfd
-        own, lifted, _ = arrange_descriptors(wanted._replace(netns_fd=parent_fd), channel, reserved)
-        pidfd = ABSENT if lifted is None else lifted
+        nonlocal socket
+        # It also keeps the numbers of what the process may be given from being taken meanwhile.
+        reserved = dict.fromkeys((GIVEN_FD, LOG_FD), socket.fileno())
+        own, (lifted,) = arrange_descriptors(waiting, channel, reserved, socket.fileno())
+        socket = _socket.socket(fileno=lifted)
         return own
 
-    def become() -> Becoming:
-        own = Channel(*CHANNEL_FDS[:2], "engine")
-        ground = prepare(wanted)
+    def become(own: Channel) -> Becoming:
+        ground = prepare(waiting)
         settle(wanted.role)
-        return _become(wanted, own, pidfd, gate_of, ground)
+        ground = descend(waiting, ground, (CAP_SYS_ADMIN,) if enters_netns else ())
+        return _become(wanted, own, socket, gate_of, ground)
 
     live(wanted.role, "[waiting]", channel, arrange, become)
 
 
-def _become(wanted: Confinement, channel: Channel, parent_fd: int, gate_of: GateOf, ground: Ground) -> Becoming:
+def _become(wanted: Confinement, channel: Channel, socket: _socket.socket, gate_of: GateOf, ground: Ground) -> Becoming:
     # No time limit: it waits for a call, for as long as its parent lives.
-    gifts: Gifts = check(channel.receive(), Gifts, "gifts")
-    given = {}
+    assignment: Assignment = check(channel.receive(), Assignment, "assignment")
+    with stage("channel", wanted.role):
+        gifts = _receive(socket, assignment.gifts)
+    given = [(GIVEN_FD, gifts.given_fd), (LOG_FD, gifts.log_fd)]
     with stage("fork", wanted.role):
-        for number, fd in ((GIVEN_FD, gifts.given_fd), (LOG_FD, gifts.log_fd)):
-            if fd != ABSENT:
-                given[number] = number
-                _fetch(parent_fd, fd, number)
-        netns_fd, userns_fd = (
-            None if fd == ABSENT else _fetch(parent_fd, fd) for fd in (gifts.netns_fd, gifts.userns_fd)
-        )
-    channel.send(True)
-    assignment: Assignment = check(channel.receive(_BEGIN_TIMEOUT_S), Assignment, "assignment")
+        for number, fd in given:
+            os.close(number)
+            if fd is not None:
+                os.dup2(fd, number, inheritable=False)
+                os.close(fd)
     set_title(f"cnisandbox: {wanted.role} {assignment.title}")
-    refined = _refined(wanted, gifts)._replace(netns_fd=netns_fd, userns_fd=userns_fd)
-    attestation = complete(refined, {*CHANNEL_FDS, *given}, ground)
+    refined = _refined(wanted, gifts)._replace(netns_fd=gifts.netns_fd)
+    kept = {*CHANNEL_FDS, *(number for number, fd in given if fd is not None)}
+    attestation = complete(refined, kept, ground)
     become_gate = gate_of(read_environment(assignment.variables), assignment)
     return Becoming(attestation, become_gate, assignment.is_gate_only)
 
 
+def _receive(socket: _socket.socket, named: list[bool]) -> Gifts:
+    """Receive the descriptors that the message names; the socket is closed then."""
+    space = _socket.CMSG_SPACE(4 * len(Gifts._fields))
+    _, ancillary, flags, _ = socket.recvmsg(1, space, _socket.MSG_CMSG_CLOEXEC | _socket.MSG_DONTWAIT)
+    socket.close()
+    fds = [fd for _, _, content in ancillary for (fd,) in struct.iter_unpack("i", content)]
+    if len(named) != len(Gifts._fields) or sum(named) != len(fds) or flags & _socket.MSG_CTRUNC:
+        raise BoundaryViolation("receive descriptors: they are not those that the message names")
+    left = iter(fds)
+    return Gifts(*(next(left) if is_given else None for is_given in named))
+
+
 def _refined(wanted: Confinement, gifts: Gifts) -> Confinement:
     """Add what the call says to a confinement: what is done, and what is expected."""
-    return wanted if gifts.log_fd == ABSENT else wanted._replace(file_bytes=LOG_FILE_BYTES)
-
-
-def _fetch(parent_fd: int, fd: int, number: int | None = None) -> int:
-    """Take a copy of a descriptor of the parent's; it cannot be passed through a pipe."""
-    # TRUST: parent and child are root alike, and descend from each other; ptrace access is what the kernel asks for.
-    copy = checked(lib.native_pidfd_getfd(parent_fd, fd), "pidfd_getfd")
-    if number is None or number == copy:
-        return copy
-    os.dup2(copy, number, inheritable=False)
-    os.close(copy)
-    return number
+    return wanted if gifts.log_fd is None else wanted._replace(file_bytes=LOG_FILE_BYTES)

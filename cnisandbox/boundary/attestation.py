@@ -129,14 +129,20 @@ class Witness:
         self._is_root_read_only = False
         self._filters = int(self._status()["Seccomp_filters"])
 
-    def see_namespaces(self) -> None:
-        """Note namespaces and view, and let go of /proc: from its descriptor "../1" would lead to every process.
+    def see_view(self) -> None:
+        """Note what is mounted.
 
-        Order: after the last namespace was entered, before Landlock.
+        Order: in the view, before Landlock.
         """
-        self._namespaces = namespaces.inodes(self.process_fd)
         self._mounts = sorted(_mount_points(self.process_fd))
         self._is_root_read_only = bool(os.statvfs("/").f_flag & os.ST_RDONLY)
+
+    def see_namespaces(self) -> None:
+        """Note namespaces, and let go of /proc: from its descriptor "../1" would lead to every process.
+
+        Order: after the last namespace was entered.
+        """
+        self._namespaces = namespaces.inodes(self.process_fd)
         os.close(self.process_fd)
 
     def _status(self) -> dict[str, str]:

@@ -114,10 +114,14 @@ class Ground(NamedTuple):
     Attributes:
         witness: What reads its state back at the end.
         view_fd: The mount namespace with its view, when it has gone back to the host's for now; None when it is there.
+        is_locked: Whether its credentials are locked.
+        landlock_abi: Of the domain that it has entered; None when it has not yet.
     """
 
     witness: Witness
     view_fd: int | None = None
+    is_locked: bool = False
+    landlock_abi: int | None = None
 
 
 def confine(wanted: Confinement, kept: set[int]) -> Attestation:
@@ -167,6 +171,44 @@ def prepare(wanted: Confinement, *, comes_back: bool = False) -> Ground:
         return Ground(witness, view_fd)
 
 
+def lock(wanted: Confinement, ground: Ground) -> Ground:
+    """Give up ahead of a call what no privilege of the present depends on.
+
+    Raises:
+        PrivilegeNotDropped: as `confine`.
+    """
+    with stage("credentials", wanted.role):
+        credentials.lock_credentials()
+    return ground._replace(is_locked=True)
+
+
+def descend(wanted: Confinement, ground: Ground, needed: tuple[int, ...]) -> Ground:
+    """Go ahead of a call through the stages up to Landlock; `complete` goes through them again, and takes the rest.
+
+    Args:
+        wanted: The description, of a process that stays in our user namespace; at a level that has all protections.
+        ground: What it stands on, with its view.
+        needed: Capabilities that what is left asks for.
+
+    Raises:
+        PrivilegeNotDropped: as `confine`.
+    """
+    ground = lock(wanted, ground)
+    with stage("credentials", wanted.role):
+        credentials.drop_credentials(wanted.uid, wanted.gid, (*wanted.capabilities, *needed), is_locked=True)
+    with stage("lifetime", wanted.role):
+        credentials.bind_lifetime(wanted.dies_with_parent)
+        limits.lower_limits(expected_limits(wanted))
+    with stage("filters", wanted.role):
+        return ground._replace(landlock_abi=_enter_domain(wanted, ground.witness))
+
+
+def _enter_domain(wanted: Confinement, witness: Witness) -> int:
+    witness.see_view()
+    has_landlock = PROTECTIONS[wanted.level].has_landlock and wanted.has_landlock
+    return landlock.enter_domain(wanted.rules) if has_landlock else 0
+
+
 def complete(wanted: Confinement, kept: set[int], ground: Ground) -> Attestation:
     """Become what a description says, on ground that was prepared: the netns, and everything that is taken away.
 
@@ -175,7 +217,7 @@ def complete(wanted: Confinement, kept: set[int], ground: Ground) -> Attestation
     """
     protections = PROTECTIONS[wanted.level]
     role, witness = wanted.role, ground.witness
-    uid, gid = wanted.uid, wanted.gid
+    uid, gid, is_locked = wanted.uid, wanted.gid, ground.is_locked
     with stage("namespaces", role):
         if ground.view_fd is not None:
             namespaces.enter_mounts(ground.view_fd)
@@ -186,9 +228,10 @@ def complete(wanted: Confinement, kept: set[int], ground: Ground) -> Attestation
             # ORDER: whoever made the foreign user namespace may have denied setgroups in it.
             credentials.leave_groups()
             uid, gid = namespaces.join_userns(wanted.userns_fd, witness.process_fd)
+            is_locked = False  # KERNEL: who joins has every capability there, and a bounding set that is full
     with stage("credentials", role):
         if protections.drops_credentials:
-            credentials.drop_credentials(uid, gid, wanted.capabilities)
+            credentials.drop_credentials(uid, gid, wanted.capabilities, is_locked=is_locked)
     with stage("lifetime", role):
         # ORDER: after the change of uid, which clears the parent-death signal.
         if protections.binds_lifetime:
@@ -196,8 +239,9 @@ def complete(wanted: Confinement, kept: set[int], ground: Ground) -> Attestation
         if protections.has_limits:
             limits.lower_limits(expected_limits(wanted))
     with stage("filters", role):
+        landlock_abi = _enter_domain(wanted, witness) if ground.landlock_abi is None else ground.landlock_abi
+        # KERNEL: Landlock judges what is opened; the links that are read here are not.
         witness.see_namespaces()
-        landlock_abi = landlock.enter_domain(wanted.rules) if protections.has_landlock and wanted.has_landlock else 0
         if protections.binds_lifetime:
             limits.close_all_but(kept | {witness.status_fd})
         # ORDER: last, because the filter refuses what the stages above have used.

@@ -13,6 +13,7 @@ import prctl
 from cnisandbox.boundary.syscalls import checked, lib
 
 CAP_NET_ADMIN: int = prctl.CAP_NET_ADMIN
+CAP_SYS_ADMIN: int = prctl.CAP_SYS_ADMIN
 
 _SECBIT_NO_CAP_AMBIENT_RAISE = 1 << 6
 _SECBIT_NO_CAP_AMBIENT_RAISE_LOCKED = 1 << 7
@@ -29,13 +30,28 @@ LOCKED_SECUREBITS: int = (
 )
 
 
-def drop_credentials(uid: int, gid: int, capabilities: tuple[int, ...], *, is_kept_over_exec: bool = False) -> None:
+def lock_credentials() -> None:
+    """Give up what an exec, or a change of uid, could give back; what is permitted now stays so.
+
+    Raises:
+        OSError: the kernel refused a step.
+    """
+    _empty_bounding_set()
+    # ORDER: NO_SETUID_FIXUP makes setresuid leave the sets alone, so nothing depends on PR_SET_KEEPCAPS.
+    # python-prctl refuses the two ambient bits, which are newer than it.
+    checked(lib.native_set_securebits(LOCKED_SECUREBITS), "securebits")
+
+
+def drop_credentials(
+    uid: int, gid: int, capabilities: tuple[int, ...], *, is_locked: bool = False, is_kept_over_exec: bool = False
+) -> None:
     """Become `uid` and `gid` with no groups and exactly `capabilities`, for good.
 
     Args:
         uid: User id in the current user namespace.
         gid: Group id in the current user namespace.
         capabilities: Numbers of the capabilities that stay permitted and effective.
+        is_locked: Whether `lock_credentials` has been called, in this user namespace.
         is_kept_over_exec: Whether they also stay inheritable and ambient, as they already are, for a program that is
             executed.
 
@@ -45,10 +61,8 @@ def drop_credentials(uid: int, gid: int, capabilities: tuple[int, ...], *, is_ke
     Order: after everything that needs another capability.
     """
     # ORDER: PR_CAPBSET_DROP and PR_SET_SECUREBITS ask for CAP_SETPCAP, which `_cut_sets` takes away.
-    _empty_bounding_set()
-    # ORDER: NO_SETUID_FIXUP makes setresuid leave the sets alone, so nothing depends on PR_SET_KEEPCAPS.
-    # python-prctl refuses the two ambient bits, which are newer than it.
-    checked(lib.native_set_securebits(LOCKED_SECUREBITS), "securebits")
+    if not is_locked:
+        lock_credentials()
     leave_groups()
     os.setresgid(gid, gid, gid)
     # The uid is not cosmetic: uid 0 without a single capability may open /proc/sys/kernel/core_pattern for writing.

@@ -134,7 +134,7 @@ def _prepare(
     if ahead is None:
         workers = fork_workers(name, needs, environment, user, netns, own_namespaces, log)
     else:
-        workers = begin_workers(name, environment, netns, log, ahead)
+        workers = begin_workers(name, needs, environment, netns, log, ahead)
     if log is not None:
         os.close(log.fd)
     if netns is not None:

@@ -39,7 +39,7 @@ Parameters = ParamSpec("Parameters")
 Returned = TypeVar("Returned")
 
 SERVICE_USER = "cnisandbox"
-DELEGATE_ROLE = "delegate worker"
+HOST_ROLE, CONTAINER_ROLE, DELEGATE_ROLE = "host worker", "container worker", "delegate worker"
 # LIMIT: seconds for one call; enabledad waits 5 s for duplicate address detection, everything else takes milliseconds.
 CALL_TIMEOUT_S = 60.0
 
@@ -355,11 +355,11 @@ def _be_worker(
 
     def arrange() -> Channel:
         nonlocal entered
-        own, netns_fd, userns_fd = arrange_descriptors(wanted, channel, given)
+        own, (netns_fd, userns_fd) = arrange_descriptors(wanted, channel, given, wanted.netns_fd, wanted.userns_fd)
         entered = netns_fd, userns_fd
         return own
 
-    def become() -> Becoming:
+    def become(_channel: Channel) -> Becoming:
         netns_fd, userns_fd = entered
         refined = wanted._replace(netns_fd=netns_fd, userns_fd=userns_fd)
         return Becoming(confine(refined, {*CHANNEL_FDS, *given}), become_gate, is_gate_only)
@@ -382,7 +382,7 @@ class Becoming(NamedTuple):
 
 
 def live(
-    role: str, title: str, channel: Channel, arrange: Callable[[], Channel], become: Callable[[], Becoming]
+    role: str, title: str, channel: Channel, arrange: Callable[[], Channel], become: Callable[[Channel], Becoming]
 ) -> NoReturn:
     """Be a worker, from the fork to the end; whoever made it learns from its first message whether it is one.
 
@@ -391,7 +391,7 @@ def live(
         title: What the process list shows behind it.
         channel: Its end of the channel.
         arrange: Puts the descriptors in order; says where the channel is then.
-        become: Confines the process.
+        become: Confines the process, which has the channel.
     """
     try:
         # The interpreter's own handlers are the parent's; a worker is ended by its parent or by the kernel.
@@ -402,7 +402,7 @@ def live(
                 # From here on, at every level; the change of uid clears it, and the stage "lifetime" sets it again.
                 prctl.set_pdeathsig(signal.SIGKILL)
                 channel = arrange()
-            attestation, become_gate, is_gate_only = become()
+            attestation, become_gate, is_gate_only = become(channel)
         except CniError as error:
             _report(channel, error)
         except Exception as error:  # noqa: BLE001 - a defect of ours: said once, then the process ends
@@ -421,27 +421,26 @@ def _report(channel: Channel, error: CniError) -> NoReturn:
 
 
 def arrange_descriptors(
-    wanted: Confinement, channel: Channel, given: Mapping[int, int]
-) -> tuple[Channel, int | None, int | None]:
-    """Put the channel and what was given at their numbers, and close everything else but what is still needed."""
+    wanted: Confinement, channel: Channel, given: Mapping[int, int], *needed: int | None
+) -> tuple[Channel, list[int | None]]:
+    """Put the channel and what was given at their numbers, and close everything else but what is still needed.
+
+    Returns:
+        The channel, and where that is now which is needed until the drop is over.
+    """
     # ORDER: copies above all fixed numbers first, so that no dup2 overwrites a source that is still needed.
     first_free = 10
-
-    def lifted(fd: int | None) -> int | None:
-        return None if fd is None else _duplicate_above(fd, first_free)
-
     requests, answers = _duplicate_above(channel.read_fd, first_free), _duplicate_above(channel.write_fd, first_free)
     null = _duplicate_above(os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC), first_free)
     sources = [(_duplicate_above(fd, first_free), number) for number, fd in given.items()]
-    netns_fd, userns_fd = lifted(wanted.netns_fd), lifted(wanted.userns_fd)
+    lifted = [None if fd is None else _duplicate_above(fd, first_free) for fd in needed]
     for source, number in ((requests, _REQUESTS_FD), (answers, _ANSWERS_FD), (null, _NULL_FD), *sources):
         os.dup2(source, number)
     tree_fds = {mount.tree_fd for mount in wanted.mounts if mount.tree_fd is not None}
-    kept = {*CHANNEL_FDS, *tree_fds, *given}
-    kept |= {fd for fd in (netns_fd, userns_fd) if fd is not None}
+    kept = {*CHANNEL_FDS, *tree_fds, *given, *(fd for fd in lifted if fd is not None)}
     if PROTECTIONS[wanted.level].binds_lifetime:
         limits.close_all_but(kept)
-    return Channel(_REQUESTS_FD, _ANSWERS_FD, "engine"), netns_fd, userns_fd
+    return Channel(_REQUESTS_FD, _ANSWERS_FD, "engine"), lifted
 
 
 def _duplicate_above(fd: int, lowest: int) -> int:
@@ -456,7 +455,6 @@ def network_worker(
     netlink_protocols: tuple[int, ...] = (NETLINK_ROUTE,),
     *,
     has_event_loop: bool = False,
-    file_bytes: int = 0,
 ) -> Confinement:
     """Describe a worker that configures a network: CAP_NET_ADMIN, netlink, and the sysctls of its netns.
 
@@ -467,7 +465,6 @@ def network_worker(
         netns: The netns to enter; None for our own.
         netlink_protocols: What it may speak.
         has_event_loop: Whether asyncio may run in it.
-        file_bytes: How long a file may become that it writes to; it can open none.
     """
     has_seccomp = PROTECTIONS[level].has_seccomp
     return Confinement(
@@ -483,7 +480,7 @@ def network_worker(
         has_system_in_view=False,
         rules=(landlock.PathRule(_SYSCTL_DIRECTORY, landlock.READ_WRITE),),
         filter_program=seccomp.worker_filter(netlink_protocols, has_event_loop=has_event_loop) if has_seccomp else b"",
-        file_bytes=file_bytes,
+        file_bytes=0,
         processes=0,
         address_space_bytes=limits.ADDRESS_SPACE_BYTES,
         dies_with_parent=True,
@@ -531,7 +528,7 @@ class Sandbox:
         netns = None if self._netns_path is None else _open_for_library(self._netns_path)
         pid_namespaces = namespaces.NewPidNamespaces()
         try:
-            role = "host worker" if netns is None else "container worker"
+            role = HOST_ROLE if netns is None else CONTAINER_ROLE
             protocols = (NETLINK_ROUTE, NETLINK_NETFILTER)
             wanted = network_worker(role, self._level, user, netns, protocols, has_event_loop=True)
             inode = None if netns is None else netns.inode

@@ -8,12 +8,14 @@ import signal
 from collections.abc import Callable
 
 from cnisandbox.boundary import limits, namespaces, seccomp
-from cnisandbox.boundary.ahead import ABSENT, Assignment, Gifts, Settle, Waiting, fork_ahead
-from cnisandbox.boundary.confinement import Confinement, Ground, prepare, stage
+from cnisandbox.boundary.ahead import Assignment, Gifts, Settle, Waiting, fork_ahead
+from cnisandbox.boundary.confinement import Confinement, Ground, lock, prepare, stage
 from cnisandbox.boundary.delegate import Place, delegate_worker, executable_places, is_below
 from cnisandbox.boundary.environment import Environment
 from cnisandbox.boundary.levels import PROTECTIONS, Level
 from cnisandbox.boundary.sandbox import (
+    CONTAINER_ROLE,
+    HOST_ROLE,
     LOG_FD,
     LOG_FILE_BYTES,
     NETLINK_NETFILTER,
@@ -164,69 +166,82 @@ def make_ahead(name: str, needs: Needs, plugin_dirs: tuple[str, ...], settle: Se
             log = Log(LOG_FD, assignment.log_kind) if assignment.log_kind else None
             return needs.gate(role, environment, log) if needs.gate else None
 
-        return fork_ahead(wanted, own_namespaces, pid_namespaces, gate_of, settle)
+        is_containers = role == CONTAINER_ROLE
+        return fork_ahead(wanted, own_namespaces, pid_namespaces, gate_of, settle, enters_netns=is_containers)
 
     places = executable_places(plugin_dirs)
     if needs.delegate:
         delegate = _spawn_delegate(Level.HARDENED, user, plugin_dirs, own_namespaces, pid_namespaces, f"[{name}]")
     if needs.container:
-        container = network("container worker", (NETLINK_ROUTE,))
+        container = network(CONTAINER_ROLE, (NETLINK_ROUTE,))
     if needs.host:
-        host = network("host worker", needs.host_protocols)
+        host = network(HOST_ROLE, needs.host_protocols)
     pid_namespaces.close()
     state_dirs = open_state_dirs(*user) if needs.state else ()
-    ground = prepare(engine_confinement(Level.HARDENED, user), comes_back=True)
+    wanted = engine_confinement(Level.HARDENED, user)
+    ground = lock(wanted, prepare(wanted, comes_back=True))
     settle("engine")
     return Ahead(user, own_namespaces, host, container, delegate, places, state_dirs, ground)
 
 
 def begin_workers(
     name: str,
+    needs: Needs,
     environment: Environment,
     netns: namespaces.Netns | None,
     log: Log | None,
     ahead: Ahead,
 ) -> Workers:
-    """Tell the workers that wait what they are for; those that the call does not need end.
+    """Tell the workers that wait what they are for; those that the call does not need, or that do not fit it, end.
 
     Args:
         name: Of the plugin.
+        needs: What it needs.
         environment: The parameters of the call.
         netns: The container's netns, if there is one.
         log: The audit log of gates.
         ahead: What was made.
 
     Returns:
-        The workers; they have taken what they were given, so that it may be closed here.
+        The workers; what they were given may be closed here.
     """
-    log_fd = log.fd if log else ABSENT
-    if ahead.container is not None and netns is not None:
-        userns_fd = ABSENT if netns.userns_fd is None else netns.userns_fd
-        ahead.container.give(Gifts(netns_fd=netns.fd, userns_fd=userns_fd, log_fd=log_fd))
+    title = _title(name, environment)
+    assignment = Assignment(
+        gifts=[],
+        log_kind=log.kind if log else "",
+        is_gate_only=environment.level is Level.MEDIATED,
+        title=title,
+        variables={variable: value for variable, value in os.environ.items() if variable.startswith(_PARAMETERS)},
+    )
+    log_fd = log.fd if log else None
+    host = container = None
+    # Who waits is the service user of our own user namespace, and has no capability over another one.
+    is_foreign = netns is not None and netns.userns_fd is not None
+    if ahead.container is not None and netns is not None and not is_foreign:
+        container = ahead.container.begin(assignment, Gifts(netns_fd=netns.fd, log_fd=log_fd), netns.inode)
     elif ahead.container is not None:
         _end(ahead.container.pid)
     if ahead.host is not None:
-        ahead.host.give(Gifts(given_fd=netns.fd if netns else ABSENT, log_fd=log_fd))
-    assignment = Assignment(
-        log_kind=log.kind if log else "",
-        is_gate_only=environment.level is Level.MEDIATED,
-        title=f"[{name} {environment.ifname}]",
-        variables={variable: value for variable, value in os.environ.items() if variable.startswith(_PARAMETERS)},
-    )
-    host = container = None
-    if ahead.container is not None and netns is not None:
-        container = ahead.container.begin(assignment, netns)
-    if ahead.host is not None:
-        host = ahead.host.begin(assignment)
+        host = ahead.host.begin(assignment, Gifts(given_fd=netns.fd if netns else None, log_fd=log_fd))
     delegate = ahead.delegate
-    if delegate is not None and not _is_delegate_current(ahead, delegate, environment):
-        _end(delegate.pid)
+    is_stale = delegate is not None and not _is_delegate_current(ahead, delegate, environment)
+    if is_foreign or is_stale:
         pid_namespaces = namespaces.NewPidNamespaces()
-        delegate = _spawn_delegate(
-            Level.HARDENED, ahead.user, environment.plugin_dirs, ahead.own_namespaces, pid_namespaces, assignment.title
-        )
+        making = _Making(needs, environment, ahead.user, ahead.own_namespaces, pid_namespaces, title, log)
+        if is_foreign and netns is not None and needs.container:
+            container = _spawn_container(making, netns)
+        if is_stale and delegate is not None:
+            _end(delegate.pid)
+            delegate = _spawn_delegate(
+                Level.HARDENED, ahead.user, environment.plugin_dirs, ahead.own_namespaces, pid_namespaces, title
+            )
         pid_namespaces.close()
     return Workers(host, container, delegate)
+
+
+def _title(name: str, environment: Environment) -> str:
+    """What the process list shows behind a role."""
+    return f"[{name} {environment.ifname}]"
 
 
 def _is_delegate_current(ahead: Ahead, delegate: Worker, environment: Environment) -> bool:
@@ -275,10 +290,7 @@ def fork_workers(
         own_namespaces: Inode numbers of our own namespaces.
         log: The audit log of gates.
     """
-    level, title = environment.level, f"[{name} {environment.ifname}]"
-    # At mediated they become gates, which are what a worker at hardened is.
-    is_gate_only = level is Level.MEDIATED
-    network_level = Level.HARDENED if is_gate_only else level
+    level, title = environment.level, _title(name, environment)
     host = container = delegate = None
     with stage("fork", "entry"):
         pid_namespaces = namespaces.NewPidNamespaces()
@@ -286,36 +298,55 @@ def fork_workers(
     if needs.delegate:
         delegate_level = Level.ROOT if level is Level.ROOT else Level.HARDENED
         delegate = _spawn_delegate(delegate_level, user, environment.plugin_dirs, own_namespaces, pid_namespaces, title)
-    log_fd, file_bytes = (None, 0) if log is None else (log.fd, LOG_FILE_BYTES)
+    making = _Making(needs, environment, user, own_namespaces, pid_namespaces, title, log)
     if needs.container and netns is not None:
-        wanted = network_worker("container worker", network_level, user, netns, file_bytes=file_bytes)
-        container = spawn(
-            wanted,
-            own_namespaces,
-            None,
-            netns.inode,
-            pid_namespaces,
-            title,
-            needs.gate("container worker", environment, log) if needs.gate else None,
-            is_gate_only=is_gate_only,
-            log_fd=log_fd,
-        )
+        container = _spawn_container(making, netns)
     if needs.host:
-        wanted = network_worker("host worker", network_level, user, None, needs.host_protocols, file_bytes=file_bytes)
-        host = spawn(
-            wanted,
-            own_namespaces,
-            # The host worker has CAP_NET_ADMIN where all links of the host are; the container's netns is no more.
-            netns.fd if netns else None,
-            None,
-            pid_namespaces,
-            title,
-            needs.gate("host worker", environment, log) if needs.gate else None,
-            is_gate_only=is_gate_only,
-            log_fd=log_fd,
-        )
+        host = _spawn_host(making, netns)
     pid_namespaces.close()
     return Workers(host, container, delegate)
+
+
+class _Making(NamedTuple):
+    """What the network workers of a call have in common."""
+
+    needs: Needs
+    environment: Environment
+    user: ServiceUser
+    own_namespaces: dict[str, int]
+    pid_namespaces: namespaces.NewPidNamespaces
+    title: str
+    log: Log | None
+
+    @property
+    def level(self) -> Level:
+        """Their level: at mediated they become gates, which are what a worker at hardened is."""
+        return Level.HARDENED if self.environment.level is Level.MEDIATED else self.environment.level
+
+
+def _spawn_container(making: _Making, netns: namespaces.Netns) -> Worker:
+    return _spawn_network(making, network_worker(CONTAINER_ROLE, making.level, making.user, netns), None, netns.inode)
+
+
+def _spawn_host(making: _Making, netns: namespaces.Netns | None) -> Worker:
+    wanted = network_worker(HOST_ROLE, making.level, making.user, None, making.needs.host_protocols)
+    # The host worker has CAP_NET_ADMIN where all links of the host are; the container's netns is no more.
+    return _spawn_network(making, wanted, netns.fd if netns else None, None)
+
+
+def _spawn_network(making: _Making, wanted: Confinement, given_fd: int | None, netns_inode: int | None) -> Worker:
+    needs, environment, log = making.needs, making.environment, making.log
+    return spawn(
+        wanted if log is None else wanted._replace(file_bytes=LOG_FILE_BYTES),
+        making.own_namespaces,
+        given_fd,
+        netns_inode,
+        making.pid_namespaces,
+        making.title,
+        needs.gate(wanted.role, environment, log) if needs.gate else None,
+        is_gate_only=environment.level is Level.MEDIATED,
+        log_fd=None if log is None else log.fd,
+    )
 
 
 def _spawn_delegate(

@@ -3,11 +3,14 @@
 rehearsal ──▶ which pages calls use ──▶ slot and workers fetch them, and wait
 """
 
+import os
+import re
 from pathlib import Path
 
 import pytest
 
 from tests.boundary.observe import SERVICE_UID
+from tests.boundary.test_user_namespace import Pod
 from tests.interop.plugin_calls import changed
 from tests.netns.zygotes import NETCONF, Zygote, children, status_of, title_of
 from tests.world import World, wait_until
@@ -87,6 +90,68 @@ class TestRehearsal:
         assert zygote.log.count("cnisandbox: rehearse: ChildProcessError: ") == 3
         zygote.warm("ADD")
         zygote.warm("DEL")
+
+
+# CAP_NET_ADMIN, and what it takes besides to enter a netns: CAP_SYS_ADMIN.
+NET_ADMIN, SYS_ADMIN = 1 << 12, 1 << 21
+HELD = {"host worker": NET_ADMIN, "container worker": NET_ADMIN | SYS_ADMIN}
+
+
+class TestNetworkWorkers:
+    @pytest.mark.parametrize("role", HELD)
+    def test_it_waits_without_what_it_does_not_need(self, world: World, plugin_dir: str, role: str) -> None:
+        zygote = started(world, plugin_dir)
+        (slot,) = zygote.slots()
+        (waiting,) = (pid for pid in descendants(slot) if role in title_of(pid))
+        status = status_of(waiting)
+        assert status["Uid"].split() == [str(SERVICE_UID)] * 4
+        assert status["Groups"].strip() == ""
+        held = f"{HELD[role]:016x}"
+        assert [status[f"Cap{name}"] for name in ("Prm", "Eff", "Inh", "Bnd", "Amb")] == [held, held, *["0" * 16] * 3]
+        assert status["NoNewPrivs"] == "1"
+        assert Path(f"/proc/{waiting}/mem").stat().st_uid == 0  # not dumpable: nobody of its uid looks in
+        soft = Path(f"/proc/{waiting}/limits").read_text()
+        assert re.search(r"Max processes +0 +0 ", soft)
+        assert sorted(os.listdir(f"/proc/{waiting}/root")) == ["proc"]
+        attested = zygote.warm("ADD").attestations[role]
+        assert (attested["pid"], attested["effective"]) == (waiting, NET_ADMIN)
+        zygote.warm("DEL")
+
+    def test_it_has_no_socket_in_the_call(self, world: World, plugin_dir: str) -> None:
+        """The one over which it is given its descriptors leads to the host's netns."""
+        zygote = started(world, plugin_dir)
+        (slot,) = zygote.slots()
+        workers = {title_of(pid).partition(" [")[0].removeprefix("cnisandbox: "): pid for pid in descendants(slot)}
+        assert sockets_of(workers["container worker"]) != set()
+        call = zygote.begin("ADD")
+        assert call.engine == slot
+        for role, inherited in {"container worker": [], "host worker": [3]}.items():
+            wait_until(lambda pid=workers[role]: "waiting" not in title_of(pid) and sockets_of(pid) == set())
+            assert descriptors_of(workers[role]) == [0, 1, 2, *inherited]
+        call.finish()
+        zygote.delete()
+
+    def test_a_netns_of_another_user_namespace_gets_another_one(self, world: World, plugin_dir: str) -> None:
+        """Who waits has no capability there, and an id that may not be mapped."""
+        pod = Pod(world, "0 1000000 65536")
+        zygote = started(world, plugin_dir)
+        (slot,) = zygote.slots()
+        (waiting,) = (pid for pid in descendants(slot) if "container worker" in title_of(pid))
+        attested = zygote.warm("ADD", env={"CNI_NETNS": pod.path}).attestations["container worker"]
+        assert attested["pid"] != waiting
+        assert attested["namespaces"]["user"] == pod.inode("user")
+        assert "eth0" in pod.links(world)
+        zygote.warm("DEL", env={"CNI_NETNS": pod.path})
+        assert "eth0" not in pod.links(world)
+
+
+def descriptors_of(pid: int) -> list[int]:
+    return sorted(int(number) for number in os.listdir(f"/proc/{pid}/fd"))
+
+
+def sockets_of(pid: int) -> set[int]:
+    links = {number: os.readlink(f"/proc/{pid}/fd/{number}") for number in descriptors_of(pid)}
+    return {number for number, link in links.items() if link.startswith("socket:")}
 
 
 class TestDelegateWorker:

@@ -291,6 +291,9 @@ def test_sockets_are_made_nowhere_else_on_the_way_of_a_plugin() -> None:
         # of audit it is journald's, of the zygote the launchers'
         if folder in ("netlink", "nft", "cli", "runtime", "monitor", "runner", "audit", "laboratory", "zygote"):
             continue
+        # What waits is given its descriptors over one, which is gone in the call: tests/netns/test_zygote_ahead.py.
+        if path.relative_to(PACKAGE).as_posix() == "boundary/ahead.py":
+            continue
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
                 assert node.func.attr not in ("socket", "socketpair", "create_connection"), f"{path}:{node.lineno}"
