@@ -8,6 +8,7 @@ Rule: with CNISANDBOX_WARM=1 most worlds must have had a call that a zygote has 
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -50,6 +51,8 @@ def plugin_dir() -> Iterator[str]:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # A shell starts what it puts into the background with SIGINT ignored, and so would be everything that tests start.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     config.addinivalue_line(
         "markers", "requires_kernel(category, name): skipped when the kernel lacks it; use tests.world.requires_*"
     )
