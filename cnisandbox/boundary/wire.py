@@ -78,65 +78,6 @@ def _encode_value(value: object, parts: list[bytes], depth: int) -> None:
             raise BoundaryViolation(f"encode message: a {type(value).__name__} does not cross the boundary")
 
 
-class _Reader:
-    """A cursor over one message body; every read is bounds-checked."""
-
-    def __init__(self, body: bytes) -> None:
-        self._body = body
-        self._offset = 0
-
-    def take(self, count: int) -> bytes:
-        end = self._offset + count
-        if end > len(self._body):
-            raise BoundaryViolation("decode message: it ends in the middle of a value")
-        piece = self._body[self._offset : end]
-        self._offset = end
-        return piece
-
-    def length(self) -> int:
-        return int(_LENGTH.unpack(self.take(4))[0])
-
-    def text(self) -> str:
-        try:
-            return self.take(self.length()).decode("utf-8", "surrogatepass")
-        except UnicodeDecodeError as error:
-            raise BoundaryViolation("decode message: text is not UTF-8") from error
-
-    def value(self, depth: int = 0) -> object:
-        if depth > MAX_DEPTH:
-            raise BoundaryViolation(f"decode message: nested deeper than {MAX_DEPTH}")
-        match self.take(1):
-            case b"N":
-                return None
-            case b"T":
-                return True
-            case b"F":
-                return False
-            case b"I":
-                return int(_INTEGER.unpack(self.take(8))[0])
-            case b"S":
-                return self.text()
-            case b"B":
-                return self.take(self.length())
-            case b"L":
-                return [self.value(depth + 1) for _ in range(self._count())]
-            case b"M":
-                return {self.text(): self.value(depth + 1) for _ in range(self._count())}
-            case tag:
-                raise BoundaryViolation(f"decode message: unknown tag {tag!r}")
-
-    def _count(self) -> int:
-        count = self.length()
-        # Every element takes a byte at least, so a count beyond the rest of the body is a lie.
-        if count > len(self._body) - self._offset:
-            raise BoundaryViolation(f"decode message: a count of {count} exceeds the message")
-        return count
-
-    def finish(self) -> None:
-        if self._offset != len(self._body):
-            raise BoundaryViolation("decode message: bytes follow the value")
-
-
 def decode(body: bytes) -> object:
     """Decode the body of one frame.
 
@@ -146,10 +87,89 @@ def decode(body: bytes) -> object:
     Raises:
         BoundaryViolation: it is not exactly one value within the limits.
     """
-    reader = _Reader(body)
-    value = reader.value()
-    reader.finish()
+    try:
+        value, end = _value(body, 0, 0)
+    except (IndexError, struct.error) as error:
+        raise BoundaryViolation("decode message: it ends in the middle of a value") from error
+    if end != len(body):
+        raise BoundaryViolation("decode message: bytes follow the value")
     return value
+
+
+def _value(body: bytes, at: int, depth: int) -> tuple[object, int]:
+    """Decode the value that begins at an offset.
+
+    Returns:
+        The value, and where it ends.
+
+    Raises:
+        IndexError, struct.error: the body ends before.
+    """
+    if depth > MAX_DEPTH:
+        raise BoundaryViolation(f"decode message: nested deeper than {MAX_DEPTH}")
+    tag = body[at : at + 1]
+    at += 1
+    match tag:
+        case b"I":
+            return _INTEGER.unpack_from(body, at)[0], at + _INTEGER.size
+        case b"S":
+            return _text(body, at)
+        case b"N":
+            return None, at
+        case b"T":
+            return True, at
+        case b"F":
+            return False, at
+        case b"B":
+            return _piece(body, at)
+        case b"L":
+            return _list(body, at, depth + 1)
+        case b"M":
+            return _mapping(body, at, depth + 1)
+        case b"":
+            raise IndexError
+    raise BoundaryViolation(f"decode message: unknown tag {tag!r}")
+
+
+def _piece(body: bytes, at: int) -> tuple[bytes, int]:
+    end = at + _LENGTH.size + _LENGTH.unpack_from(body, at)[0]
+    if end > len(body):
+        raise IndexError
+    return body[at + _LENGTH.size : end], end
+
+
+def _text(body: bytes, at: int) -> tuple[str, int]:
+    piece, end = _piece(body, at)
+    try:
+        return piece.decode("utf-8", "surrogatepass"), end
+    except UnicodeDecodeError as error:
+        raise BoundaryViolation("decode message: text is not UTF-8") from error
+
+
+def _count(body: bytes, at: int) -> tuple[int, int]:
+    count, at = _LENGTH.unpack_from(body, at)[0], at + _LENGTH.size
+    # Every element takes a byte at least, so a count beyond the rest of the body is a lie.
+    if count > len(body) - at:
+        raise BoundaryViolation(f"decode message: a count of {count} exceeds the message")
+    return count, at
+
+
+def _list(body: bytes, at: int, depth: int) -> tuple[list[object], int]:
+    count, at = _count(body, at)
+    values = []
+    for _ in range(count):
+        value, at = _value(body, at, depth)
+        values.append(value)
+    return values, at
+
+
+def _mapping(body: bytes, at: int, depth: int) -> tuple[dict[str, object], int]:
+    count, at = _count(body, at)
+    pairs = {}
+    for _ in range(count):
+        key, at = _text(body, at)
+        pairs[key], at = _value(body, at, depth)
+    return pairs, at
 
 
 def check(value: object, annotation: Any, where: str) -> Any:
