@@ -20,7 +20,7 @@ from cnisandbox.zygote import code, protocol
 _FIRST_INHERITED_FD = 3
 _BACKLOG = 256
 # LIMIT: seconds in which the slots of a zygote that was killed are gone.
-_GONE_S = 1.0
+_GONE_S = 3.0
 # Without what a plugin never loads: this interpreter's modules are those of every call that it serves.
 _SCRIPT = """\
 import sys
