@@ -6,8 +6,9 @@ Source: CNI specification 1.1.0, section 4, "Plugin Delegation".
 """
 
 import os
+from collections.abc import Callable
 
-from cnisandbox.boundary.delegate import Finished, find_plugin, is_plugin_name, run_plugin
+from cnisandbox.boundary.delegate import Finished, Found, find_plugin, is_plugin_name, run_plugin
 from cnisandbox.boundary.sandbox import Worker
 from cnisandbox.cni.output import error_from
 from cnisandbox.cni.result import Result, parse_result
@@ -34,6 +35,15 @@ class Ipam:
         self._own = own
         self._worker = worker
         self._found: _Executable | _InProcess | None = None
+        self._asked: Callable[[], Found] | None = None
+
+    def inquire(self) -> None:
+        """Have the plugin looked for, without waiting for the answer; what is wrong is said when it is used."""
+        if self._worker is not None and is_plugin_name(self._type):
+            self._asked = self._ask(self._worker)
+
+    def _ask(self, worker: Worker) -> "Callable[[], Found]":
+        return worker.start(find_plugin, list(self._call.request.plugin_dirs), self._type)
 
     @property
     def is_configured(self) -> bool:
@@ -91,15 +101,14 @@ class Ipam:
             raise self._field.error(f"{quoted(name)} cannot be the name of a plugin", "it is looked for in CNI_PATH")
         if self._worker is None:
             raise RuntimeError("the plugin delegates without saying so in `needs`")
-        directories = self._call.request.plugin_dirs
-        found = self._worker.call(find_plugin, list(directories), name)
+        found = (self._asked or self._ask(self._worker))()
         # A launcher that `cnisandbox install` has made says whose it is, whatever its own name.
         plugin = plugin_at_end(found.tail) if found.path else name
         for own in self._own:
             if own.name == plugin:
                 return _InProcess(own, self._call.for_delegate(own))
         if not found.path:
-            where = ":".join(directories) or "CNI_PATH, which is empty"
+            where = ":".join(self._call.request.plugin_dirs) or "CNI_PATH, which is empty"
             raise InvalidConfig(
                 f"ipam.type: plugin {quoted(name)} was not found in {where}",
                 "install it there, or add its directory to CNI_PATH",

@@ -7,10 +7,13 @@ import contextlib
 import json
 import os
 import signal
+from collections.abc import Callable
 
 from cnisandbox.boundary.attestation import Attestation, verify
 from cnisandbox.boundary.entry import Session
+from cnisandbox.boundary.environment import Environment
 from cnisandbox.boundary.levels import Level
+from cnisandbox.boundary.sandbox import Worker
 from cnisandbox.cni.netconf import Attachment, NetConf, parse_netconf, sniff_version
 from cnisandbox.cni.output import error_document, result_document, version_document
 from cnisandbox.cni.value import MAX_DOCUMENT_BYTES
@@ -65,10 +68,16 @@ class PluginEngine:
             version = sniff_version(data)
             verb = session.environment.verb
             netconf = parse_netconf(data, verb, self._plugin.versions)
-            _attest(session, netconf)
-            if _is_mediated(netconf, session.environment.level):
+            undo = UndoStack()
+            call = Call(self._plugin, session, _request(session.environment, netconf), undo)
+            plugin = self._plugin()
+            is_mediated = _is_mediated(netconf, session.environment.level)
+
+            # A gate runs no function, and must be told to be one first.
+            _attest(call, session, plugin.inquire if verb == "ADD" and not is_mediated else None)
+            if is_mediated:
                 self._mediate(session, netconf)
-            self._serve(session, netconf)
+            _serve(plugin, call, undo)
         except CniError as error:
             self._finish(error_document(error, version), 1)
         except Exception as error:  # noqa: BLE001 - a defect of ours must not become a traceback on a runtime's log
@@ -101,34 +110,34 @@ class PluginEngine:
             if worker is not None:
                 worker.become_gate(names, Gate)
 
-    def _serve(self, session: Session, netconf: NetConf) -> None:
-        """Have the plugin do what the verb says, and write the result of an ADD; nothing is written for other verbs."""
-        environment = session.environment
-        request = Request(
-            verb=environment.verb,
-            container_id=environment.container_id,
-            ifname=environment.ifname,
-            netns_path=environment.netns_path,
-            args=os.environ.get("CNI_ARGS", ""),
-            plugin_dirs=environment.plugin_dirs,
-            netconf=netconf,
-        )
-        undo = UndoStack()
-        call = Call(self._plugin, session, request, undo)
-        plugin = self._plugin()
-        match environment.verb:
-            case "ADD":
-                _add(plugin, call, undo)
-            case "DEL":
-                plugin.delete(call)
-            case "CHECK":
-                _require_prev_result(netconf)
-                plugin.check(call)
-            case "GC":
-                _require_valid_attachments(netconf)
-                plugin.gc(call)
-            case "STATUS":
-                plugin.status(call)
+
+def _request(environment: Environment, netconf: NetConf) -> Request:
+    return Request(
+        verb=environment.verb,
+        container_id=environment.container_id,
+        ifname=environment.ifname,
+        netns_path=environment.netns_path,
+        args=os.environ.get("CNI_ARGS", ""),
+        plugin_dirs=environment.plugin_dirs,
+        netconf=netconf,
+    )
+
+
+def _serve(plugin: Plugin, call: Call, undo: UndoStack) -> None:
+    """Have the plugin do what the verb says, and write the result of an ADD; nothing is written for other verbs."""
+    match call.request.verb:
+        case "ADD":
+            _add(plugin, call, undo)
+        case "DEL":
+            plugin.delete(call)
+        case "CHECK":
+            _require_prev_result(call.request.netconf)
+            plugin.check(call)
+        case "GC":
+            _require_valid_attachments(call.request.netconf)
+            plugin.gc(call)
+        case "STATUS":
+            plugin.status(call)
 
 
 def _is_mediated(netconf: NetConf, level: Level) -> bool:
@@ -141,6 +150,7 @@ def _add(plugin: Plugin, call: Call, undo: UndoStack) -> None:
     """Run ADD: all of it, or nothing. A result that nobody can receive is a failure, too."""
     try:
         document = result_document(plugin.add(call), call.request.netconf.version)
+        call.finish()
         _deliver(document)
     except CniError as error:
         _unwind(undo, error)
@@ -176,19 +186,34 @@ def _require_valid_attachments(netconf: NetConf) -> None:
         )
 
 
-def _attest(session: Session, netconf: NetConf) -> None:
+def _attest(call: Call, session: Session, inquire: Callable[[Call], None] | None) -> None:
     """Compare every process of the call with its level, and keep the evidence.
+
+    Args:
+        call: The call.
+        session: Its processes.
+        inquire: Asks, when all but the host worker are what they must be, what changes nothing.
 
     Raises:
         IsolationError: one of them is not what the level asks for.
     """
-    allows_degraded = _allows_degraded(netconf, session.environment.level)
+    allows_degraded = _allows_degraded(call.request.netconf, session.environment.level)
     missing = list(verify(session.attestation, session.expectation, allows_degraded=allows_degraded))
     attestations = [session.attestation]
-    for worker in (session.host, session.container, session.delegate):
+
+    def attest(worker: Worker | None) -> None:
         if worker is not None:
             attestations.append(worker.attest(allows_degraded=allows_degraded))
-            missing += worker.missing
+            missing.extend(worker.missing)
+
+    # ORDER: who is ready first is first asked; meanwhile we go on with the others.
+    attest(session.delegate)
+    if call.request.verb == "ADD":
+        call.ipam.inquire()
+    attest(session.container)
+    if inquire is not None:
+        inquire(call)
+    attest(session.host)
     for facility in dict.fromkeys(missing):
         Call.warn(f"the kernel lacks {facility}; going on without it, because sandbox.allowDegraded says so")
     if session.attest_fd is not None:

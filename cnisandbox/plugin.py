@@ -107,6 +107,7 @@ class Call:
         self.undo = undo
         self.boot_id = session.boot_id
         self._session = session
+        self._unfinished: list[Callable[[], object]] = []
         self.ipam = Ipam(self, plugin.delegates, session.delegate)
 
     @property
@@ -128,6 +129,19 @@ class Call:
         if self.container is None:
             raise InvalidNetns(f"enter netns {quoted(self.request.netns_path)}: it has gone")
         return self.container
+
+    def finish_before_result(self, finish: Callable[[], object]) -> None:
+        """Let the result of an ADD be put together while a worker does the last of it; what fails then fails the ADD.
+
+        Args:
+            finish: Of `Worker.start`; nothing else is asked of that worker.
+        """
+        self._unfinished.append(finish)
+
+    def finish(self) -> None:
+        """Wait for what was to be finished before the result."""
+        while self._unfinished:
+            self._unfinished.pop(0)()
 
     def for_delegate(self, plugin: "type[Plugin]") -> "Call":
         """The same call for a plugin of ours that this one delegates to."""
@@ -251,6 +265,12 @@ class Plugin:
             Key, as in cnisandbox/policy/own.py, to names.
         """
         return {}
+
+    def inquire(self, call: Call) -> None:
+        """Ask ahead of an ADD, at the same time as the host worker confines itself, what changes nothing.
+
+        Order: the other processes are attested; `call.host` is not to be used.
+        """
 
     def add(self, call: Call) -> Result:
         """Attach the container; what was done before a failure is pushed to `call.undo`."""

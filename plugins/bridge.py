@@ -23,7 +23,7 @@ from cnisandbox.bridge_host import Gateway, Masquerade, connect, serve_port
 from cnisandbox.cni.netconf import Attachment, NetConf
 from cnisandbox.cni.result import Address, Interface, Result, Route, require_expressible
 from cnisandbox.errors import CheckFailed, CniError, EnvironmentFailure, KernelRefused, NotAvailable, quoted
-from cnisandbox.hints import NoReturn
+from cnisandbox.hints import NamedTuple, NoReturn
 from cnisandbox.names import attachment_alias, host_ifname, is_attachments, is_of_network, network_alias
 from cnisandbox.netlink import routes
 from cnisandbox.netlink.bridge import BridgeSetup, get_port, list_vlans, set_vlans
@@ -88,29 +88,37 @@ class Bridge(Plugin):
             "host": host if verb != "GC" else [],
         }
 
+    def __init__(self) -> None:
+        self._find_link: Callable[[], Link | None] | None = None
+
+    def inquire(self, call: Call) -> None:
+        """Ask for the container's interface, which must not be there."""
+        self._find_link = call.inside.start(get_link, call.request.ifname)
+
     def add(self, call: Call) -> Result:
         """Connect the container; addresses first, because undoing goes backwards and gives them back last."""
-        finish = call.inside.start(get_link, call.request.ifname)
+        find_link = self._find_link or call.inside.start(get_link, call.request.ifname)
         config = parse_config(call.request.netconf, call.request.args)
         require_expressible(call.request.netconf.version, has_addresses=call.ipam.is_configured)
         is_ipam_ours = call.ipam.is_in_process
-        _require_free_ifname(call, finish())
+        _require_free_ifname(call, find_link())
         # Chosen here, so that nothing which the container's worker says is used on the host.
         mac = config.mac or _random_mac()
         layer3, bridge, host_end = _connect(call, config, mac, is_ipam_ours=is_ipam_ours)
-        gateway = _ensure_vlan_gateway(call, config, bridge) if config.vlan and _wants_gateway(config, layer3) else None
+        wants_vlan_gateway = config.vlan and config.is_gateway and layer3.result.ips
+        gateway = _ensure_vlan_gateway(call, config, bridge) if wants_vlan_gateway else None
         if config.wants_spoofcheck:
             _guard_against_spoofing(call, host_end, mac)
         _configure(call, config, gateway or bridge, host_end, layer3)
-        if layer3.ips and not config.is_left_down:
-            call.inside.call(announce_addresses, host_end.peer, mac)
+        if layer3.result.ips and not config.is_left_down:
+            call.finish_before_result(call.inside.start(announce_addresses, host_end.peer, mac))
         interfaces = (
             Interface(bridge.ifname, bridge.mac),
             Interface(host_end.ifname, host_end.mac),
             Interface(call.request.ifname, mac, sandbox=call.request.netns_path),
             *((Interface(gateway.ifname, gateway.mac),) if gateway is not None else ()),
         )
-        return layer3._replace(interfaces=interfaces, dns=config.dns or layer3.dns)
+        return layer3.result._replace(interfaces=interfaces, dns=config.dns or layer3.result.dns)
 
     def delete(self, call: Call) -> None:
         """Disconnect the container: its link first, so that its addresses are free only when nobody has them.
@@ -217,7 +225,28 @@ def _has_default(given: tuple[Route, ...], version: int) -> bool:
     return any(str(ip_interface(route.dst).network) == _DEFAULT_ROUTE[version] for route in given)
 
 
-def _connect(call: Call, config: BridgeConfig, mac: str, *, is_ipam_ours: bool) -> tuple[Result, Link, Link]:
+class _Layer3(NamedTuple):
+    """The addresses of an attachment.
+
+    Attributes:
+        result: As the result has them.
+        setup: Of the container's interface.
+        gateways: What the host is to have, with prefix lengths.
+    """
+
+    result: Result
+    setup: InterfaceSetup
+    gateways: list[str]
+
+
+def _layer3(call: Call, config: BridgeConfig) -> _Layer3:
+    """Get addresses, and work out what follows from them."""
+    result = _addresses(call, config)
+    gateways = [f"{ip.gateway}/{ip_interface(ip.address).network.prefixlen}" for ip in result.ips if ip.gateway]
+    return _Layer3(result, _interface_setup(call, config, result), gateways if config.is_gateway else [])
+
+
+def _connect(call: Call, config: BridgeConfig, mac: str, *, is_ipam_ours: bool) -> tuple[_Layer3, Link, Link]:
     """Get addresses, and make a port of the bridge whose other end is the container's interface; also the bridge.
 
     Returns:
@@ -245,13 +274,13 @@ def _connect(call: Call, config: BridgeConfig, mac: str, *, is_ipam_ours: bool) 
     )
     ifnames = [host_ifname(network, attachment, attempt) for attempt in range(_NAME_ATTEMPTS)]
     # One that is executed may wait for a server, and others wait for the lock.
-    layer3 = Result() if is_ipam_ours else _addresses(call, config)
+    layer3 = None if is_ipam_ours else _layer3(call, config)
     # Only a failing ADD and GC remove bridges, and they do it under the same lock and only without ports.
     with call.locked(f"bridge-{config.bridge}"):
         finish = call.host.start(connect, bridge, pair, ifnames)
         try:
-            if is_ipam_ours:
-                layer3 = _addresses(call, config)
+            if layer3 is None:
+                layer3 = _layer3(call, config)
         finally:
             # ORDER: also when there are no addresses; and behind them, so that they are given back last.
             connection = finish()
@@ -270,10 +299,6 @@ def _random_mac() -> str:
     return octets.hex(":")
 
 
-def _wants_gateway(config: BridgeConfig, layer3: Result) -> bool:
-    return config.is_gateway and bool(layer3.ips)
-
-
 def _ensure_vlan_gateway(call: Call, config: BridgeConfig, bridge: Link) -> Link:
     """Make the VLAN's interface, when it is not there."""
     network = call.request.netconf.name
@@ -286,25 +311,25 @@ def _ensure_vlan_gateway(call: Call, config: BridgeConfig, bridge: Link) -> Link
     return ensured.link
 
 
-def _configure(call: Call, config: BridgeConfig, holder: Link, host_end: Link, layer3: Result) -> None:
+def _configure(call: Call, config: BridgeConfig, holder: Link, host_end: Link, layer3: _Layer3) -> None:
     """Configure the container's end; and, at the same time, have the host do what it has to for packets to pass.
 
     Raises:
         EnvironmentFailure: none pass.
     """
+    ips = layer3.result.ips
     gateway = None
-    if _wants_gateway(config, layer3):
-        addresses = [f"{ip.gateway}/{ip_interface(ip.address).network.prefixlen}" for ip in layer3.ips if ip.gateway]
-        gateway = Gateway(holder.ifindex, holder.ifname, addresses, config.is_forced)
+    if config.is_gateway and ips:
+        gateway = Gateway(holder.ifindex, holder.ifname, layer3.gateways, config.is_forced)
     masquerade = None
-    if config.wants_masquerade and layer3.ips:
+    if config.wants_masquerade and ips:
         owner = (call.request.netconf.name, *call.request.attachment)
         call.undo.push(call.host.call, delete_masquerade, *owner)
-        masquerade = Masquerade(*owner, [ip.address for ip in layer3.ips])
+        masquerade = Masquerade(*owner, [ip.address for ip in ips])
     patience_ms = 0 if config.is_left_down else _PATIENCE_MS
     finish = call.host.start(serve_port, host_end.ifindex, gateway, masquerade, patience_ms)
     try:
-        call.inside.call(configure_new_interface, host_end.peer, _interface_setup(call, config, layer3))
+        call.inside.call(configure_new_interface, host_end.peer, layer3.setup)
     finally:
         state = finish()
     if state != "up" and not config.is_left_down:
