@@ -131,6 +131,34 @@ class TestNetworkWorkers:
         call.finish()
         zygote.delete()
 
+    def test_what_is_executed_for_a_call_does_not_reach_those_that_wait(self, world: World, plugin_dir: str) -> None:
+        """They have one uid; but its pid namespace has no number for them, and they are not dumpable."""
+        world.run(["mkdir", "/run/plugins"])
+        hostile = world.outside_path("/run/plugins") / "hostile"
+        hostile.write_text(
+            """#!/bin/sh
+            for pid in $WAITING; do
+                kill -0 "$pid" 2>/dev/null && echo "reached $pid" >&2
+                for what in environ mem maps fd/0 root/proc ns/net; do
+                    cat "/proc/$pid/$what" >/dev/null 2>&1 && echo "opened $what of $pid" >&2
+                done
+            done
+            echo tried >&2
+            [ "$CNI_COMMAND" != ADD ] || echo '{"cniVersion": "1.1.0", "ips": [{"address": "10.9.0.5/24"}]}'
+            """
+        )
+        hostile.chmod(0o755)
+        zygote = Zygote(world, plugin_dir, "--pool", "2", "--plugin-dir", "/run/plugins")
+        waiting = [pid for slot in zygote.slots() for pid in descendants(slot) if "[waiting]" in title_of(pid)]
+        assert len(waiting) == 4
+        numbers = " ".join(map(str, waiting))
+        for pid in waiting:
+            world.run(["setpriv", f"--reuid={SERVICE_UID}", "--clear-groups", "sh", "-c", f"kill -0 {pid}"])
+        netconf = changed(NETCONF, ipam={"type": "hostile"})
+        call = zygote.warm("ADD", netconf, env={"CNI_PATH": "/run/plugins", "WAITING": numbers})
+        assert call.answer.stderr.decode().splitlines() == ["cnisandbox: hostile: tried"]
+        zygote.warm("DEL", netconf, env={"CNI_PATH": "/run/plugins", "WAITING": numbers})
+
     def test_a_netns_of_another_user_namespace_gets_another_one(self, world: World, plugin_dir: str) -> None:
         """Who waits has no capability there, and an id that may not be mapped."""
         pod = Pod(world, "0 1000000 65536")
