@@ -49,7 +49,7 @@ def run(arguments: argparse.Namespace) -> int:
     launcher.check_prefix(arguments.prefix)
     directory = os.path.realpath(arguments.bin_dir)
     if arguments.systemd:
-        systemd.require_installable()
+        systemd.require_installable(directory)
     changes = _make_directory(directory)
     launcher.require_safe_directory(directory)
     with launcher.opened(directory) as directory_fd:
@@ -63,7 +63,7 @@ def run(arguments: argparse.Namespace) -> int:
     changes += launchers
     # ORDER: after the launchers, which do not use a zygote of another build.
     if arguments.systemd:
-        changes += systemd.install(is_update=has_new_code)
+        changes += systemd.install(directory, is_update=has_new_code)
     rows = [(change.what, change.name, change.note) for change in changes]
     print(output.table(("what", "object", "note"), rows, [_STYLES.get(change.what, "green") for change in changes]))
     for path in host.writable_by_others():

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from cnisandbox.boundary.delegate import executable_places, is_below
 from cnisandbox.cli import host, launcher
 from cnisandbox.cli.launcher import Change
 from cnisandbox.errors import InvalidEnvironment, IoFailure, quoted, reason
@@ -52,7 +53,7 @@ After={socket}
 
 [Service]
 Type=exec
-ExecStart={interpreter} -I -m cnisandbox.cli.main serve --idle-exit {idle_s}
+ExecStart={interpreter} -I -m cnisandbox.cli.main serve --idle-exit {idle_s}{plugin_dirs}
 # Calls under way finish with the code that they began with; the sockets stay open meanwhile.
 ExecReload=kill -HUP $MAINPID
 # SIGTERM for the zygote alone, which lets calls under way finish; what is left after the time is killed.
@@ -73,12 +74,13 @@ MemoryMax=2G
 _IDLE_S = 600
 
 
-def units(interpreter: str, plugins: list[str]) -> dict[str, str]:
+def units(interpreter: str, plugins: list[str], plugin_dirs: tuple[str, ...] = ()) -> dict[str, str]:
     """Write the units.
 
     Args:
         interpreter: Its path.
         plugins: Whose calls are served.
+        plugin_dirs: Directories of plugins that calls will name, besides those of the system.
 
     Returns:
         Text of each, by its name.
@@ -86,7 +88,13 @@ def units(interpreter: str, plugins: list[str]) -> dict[str, str]:
     listen = "\n".join(f"ListenSequentialPacket={protocol.socket_path(plugin)}" for plugin in plugins)
     return {
         SOCKET: _SOCKET_TEXT.format(mark=_MARK, listen=listen),
-        SERVICE: _SERVICE_TEXT.format(mark=_MARK, socket=SOCKET, interpreter=interpreter, idle_s=_IDLE_S),
+        SERVICE: _SERVICE_TEXT.format(
+            mark=_MARK,
+            socket=SOCKET,
+            interpreter=interpreter,
+            idle_s=_IDLE_S,
+            plugin_dirs="".join(f" --plugin-dir {path}" for path in plugin_dirs),
+        ),
     }
 
 
@@ -100,12 +108,15 @@ def is_installed() -> bool:
     return (DIRECTORY / SERVICE).exists()
 
 
-def require_installable() -> None:
+def require_installable(bin_dir: str) -> None:
     """Refuse what the units cannot be written for, or over; to be asked before the first change.
 
+    Args:
+        bin_dir: Where the launchers will be.
+
     Raises:
-        InvalidEnvironment: There are units of that name which are not ours, or the interpreter would find another
-            cnisandbox.
+        InvalidEnvironment: There are units of that name which are not ours, the interpreter would find another
+            cnisandbox, or a path is of a form that no unit can have.
     """
     for name in (SOCKET, SERVICE):
         path = DIRECTORY / name
@@ -114,19 +125,23 @@ def require_installable() -> None:
                 f"install unit {name}: {path} is there, and cnisandbox did not make it",
                 f"take it away: systemctl unmask {name}; rm {path}",
             )
+    _require_plain_path(sys.executable, "install cnisandbox")
+    _require_plain_path(bin_dir, "install the plugins")
     _require_interpreter()
 
 
-def install(*, is_update: bool) -> list[Change]:
+def install(bin_dir: str, *, is_update: bool) -> list[Change]:
     """Write the units, and have systemd use them if it is running.
 
     Args:
+        bin_dir: Where the launchers are.
         is_update: Whether a zygote that is running has to start anew, for the code has changed.
 
     Raises:
         IoFailure: They cannot be written, or systemd refuses them.
     """
-    texts = units(sys.executable, launcher.served_names())
+    is_systems = is_below(bin_dir, executable_places(()))
+    texts = units(sys.executable, launcher.served_names(), () if is_systems else (bin_dir,))
     try:
         DIRECTORY.mkdir(mode=0o755, parents=True, exist_ok=True)
         launcher.require_safe_directory(str(DIRECTORY))
@@ -195,12 +210,15 @@ def _is_ours(path: Path) -> bool:
     return path.read_bytes().startswith(_MARK.encode())
 
 
-def _require_interpreter() -> None:
-    if not _PLAIN_PATH.fullmatch(sys.executable):
+def _require_plain_path(path: str, advice: str) -> None:
+    if not _PLAIN_PATH.fullmatch(path):
         raise InvalidEnvironment(
-            f"install unit {SERVICE}: {quoted(sys.executable)} cannot stand in a unit",
-            "install cnisandbox under a path of letters, digits and / . _ + -",
+            f"install unit {SERVICE}: {quoted(path)} cannot stand in a unit",
+            f"{advice} under a path of letters, digits and / . _ + -",
         )
+
+
+def _require_interpreter() -> None:
     command = [sys.executable, "-I", "-c", "import cnisandbox; print(cnisandbox.__file__)"]
     done = subprocess.run(command, check=False, capture_output=True, text=True)  # noqa: S603
     found = os.path.dirname(os.path.realpath(done.stdout.strip() or "/nowhere/"))

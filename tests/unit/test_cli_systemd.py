@@ -76,6 +76,9 @@ def parsed(text: str) -> dict[str, dict[str, str]]:
     return {name: dict(parser[name]) for name in parser.sections()}
 
 
+BIN_DIR = "/opt/cni/bin"
+
+
 class TestTexts:
     def test_copies_in_deploy_are_what_install_writes(self) -> None:
         texts = systemd.units("/opt/cnisandbox/.venv/bin/python", launcher.served_names())
@@ -97,6 +100,10 @@ class TestTexts:
         assert (service["KillMode"], service["ExecReload"]) == ("mixed", "kill -HUP $MAINPID")
         assert int(service["TimeoutStopSec"]) > server._DRAIN_S
         assert int(service["TasksMax"]) > server._BUSY * 4
+
+    def test_service_is_told_where_plugins_are_that_are_not_the_systems(self) -> None:
+        service = parsed(systemd.units(sys.executable, ["bridge"], ("/srv/cni", "/data/bin"))[SERVICE])["Service"]
+        assert service["ExecStart"].endswith(" serve --idle-exit 600 --plugin-dir /srv/cni --plugin-dir /data/bin")
 
     def test_service_has_nothing_that_makes_it_another_than_its_callers(self) -> None:
         """Each of these gives a namespace, a root or a restriction that `slot` compares, and the service none of it."""
@@ -132,42 +139,42 @@ class TestTexts:
 
 class TestInstall:
     def test_units_are_written_and_the_socket_is_enabled(self, machine: Machine) -> None:
-        systemd.require_installable()
-        changes = systemd.install(is_update=True)
+        systemd.require_installable(BIN_DIR)
+        changes = systemd.install(BIN_DIR, is_update=True)
         assert words(changes) == [("installed", SOCKET), ("installed", SERVICE), ("enabled", SOCKET)]
         assert machine.contents() == systemd.units(sys.executable, launcher.served_names())
         assert {stat.S_IMODE(path.stat().st_mode) for path in machine.units.iterdir()} == {0o644}
         assert machine.asked() == ["daemon-reload", f"try-reload-or-restart {SERVICE}", f"enable --now {SOCKET}"]
 
     def test_second_install_changes_nothing(self, machine: Machine) -> None:
-        systemd.install(is_update=True)
+        systemd.install(BIN_DIR, is_update=True)
         machine.asked()
         before = {path.name: path.stat().st_ino for path in machine.units.iterdir()}
-        systemd.require_installable()
-        changes = systemd.install(is_update=False)
+        systemd.require_installable(BIN_DIR)
+        changes = systemd.install(BIN_DIR, is_update=False)
         assert words(changes) == [("unchanged", SOCKET), ("unchanged", SERVICE), ("enabled", SOCKET)]
         assert {path.name: path.stat().st_ino for path in machine.units.iterdir()} == before
         assert machine.asked() == [f"enable --now {SOCKET}"]
 
     def test_zygote_starts_anew_when_only_the_code_has_changed(self, machine: Machine) -> None:
-        systemd.install(is_update=True)
+        systemd.install(BIN_DIR, is_update=True)
         machine.asked()
-        systemd.install(is_update=True)
+        systemd.install(BIN_DIR, is_update=True)
         assert machine.asked() == [f"try-reload-or-restart {SERVICE}", f"enable --now {SOCKET}"]
 
     @pytest.mark.parametrize(("name", "stopped"), [(SOCKET, f"stop {SERVICE} {SOCKET}"), (SERVICE, f"stop {SERVICE}")])
     def test_older_unit_is_updated_and_used(self, machine: Machine, name: str, stopped: str) -> None:
-        systemd.install(is_update=True)
+        systemd.install(BIN_DIR, is_update=True)
         machine.asked()
         (machine.units / name).write_text(systemd._MARK + "[Unit]\n")
-        systemd.require_installable()
-        assert ("updated", name) in words(systemd.install(is_update=True))
+        systemd.require_installable(BIN_DIR)
+        assert ("updated", name) in words(systemd.install(BIN_DIR, is_update=True))
         assert machine.contents() == systemd.units(sys.executable, launcher.served_names())
         assert machine.asked() == ["daemon-reload", stopped, f"enable --now {SOCKET}"]
 
     def test_without_systemd_it_says_what_to_do(self, machine: Machine) -> None:
         machine.stop_systemd()
-        changes = systemd.install(is_update=True)
+        changes = systemd.install(BIN_DIR, is_update=True)
         assert words(changes) == [("installed", SOCKET), ("installed", SERVICE), ("not started", SOCKET)]
         assert f"systemctl enable --now {SOCKET}" in changes[-1].note
         assert machine.asked() == []
@@ -177,13 +184,13 @@ class TestInstall:
         machine.units.mkdir(parents=True)
         (machine.units / name).write_text("[Unit]\n")
         with pytest.raises(InvalidEnvironment, match="cnisandbox did not make it"):
-            systemd.require_installable()
+            systemd.require_installable(BIN_DIR)
 
     def test_masked_unit_is_refused(self, machine: Machine) -> None:
         machine.units.mkdir(parents=True)
         (machine.units / SOCKET).symlink_to("/dev/null")
         with pytest.raises(InvalidEnvironment, match="cnisandbox did not make it") as caught:
-            systemd.require_installable()
+            systemd.require_installable(BIN_DIR)
         assert f"systemctl unmask {SOCKET}" in caught.value.details
 
     @pytest.mark.parametrize("interpreter", ["/opt/a b/python", "/opt/%i/python", "python3", '/opt/"/python'])
@@ -192,25 +199,36 @@ class TestInstall:
     ) -> None:
         monkeypatch.setattr(sys, "executable", interpreter)
         with pytest.raises(InvalidEnvironment, match="cannot stand in a unit"):
-            systemd.require_installable()
+            systemd.require_installable(BIN_DIR)
+
+    @pytest.mark.parametrize("bin_dir", ["/srv/a b", "/srv/%i", "/srv/a:b"])
+    def test_directory_that_no_unit_can_have_is_refused(self, machine: Machine, bin_dir: str) -> None:
+        with pytest.raises(InvalidEnvironment, match="cannot stand in a unit"):
+            systemd.require_installable(bin_dir)
+
+    def test_unit_names_a_directory_that_is_not_the_systems(self, machine: Machine, tmp_path: Path) -> None:
+        systemd.install("/opt/cni/bin", is_update=False)
+        assert "--plugin-dir" not in machine.contents()[SERVICE]
+        systemd.install(str(tmp_path), is_update=False)
+        assert f"--plugin-dir {tmp_path}\n" in machine.contents()[SERVICE]
 
     def test_interpreter_that_finds_another_package_is_refused(
         self, machine: Machine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ) -> None:
         monkeypatch.setattr(launcher, "package_directory", lambda: tmp_path)
         with pytest.raises(InvalidEnvironment, match="does not find the package"):
-            systemd.require_installable()
+            systemd.require_installable(BIN_DIR)
 
     def test_what_systemd_refuses_is_told(self, machine: Machine) -> None:
         machine.refuse("enable")
         with pytest.raises(IoFailure, match=f"run systemctl enable --now {SOCKET}: Failed: it is refused"):
-            systemd.install(is_update=True)
+            systemd.install(BIN_DIR, is_update=True)
 
     def test_directory_that_others_may_write_is_refused(self, machine: Machine) -> None:
         machine.units.mkdir(parents=True)
         machine.units.chmod(0o777)
         with pytest.raises(InvalidEnvironment, match="others than root may write"):
-            systemd.install(is_update=True)
+            systemd.install(BIN_DIR, is_update=True)
         assert list(machine.units.iterdir()) == []
 
     def test_failure_leaves_the_older_unit(self, machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -222,14 +240,14 @@ class TestInstall:
 
         monkeypatch.setattr(os, "fsync", fail)
         with pytest.raises(IoFailure, match="no space left on device"):
-            systemd.install(is_update=True)
+            systemd.install(BIN_DIR, is_update=True)
         assert (machine.units / SOCKET).read_text() == systemd._MARK
         assert machine.asked() == []
 
 
 class TestUninstall:
     def test_units_are_stopped_and_removed(self, machine: Machine) -> None:
-        systemd.install(is_update=True)
+        systemd.install(BIN_DIR, is_update=True)
         machine.asked()
         assert words(systemd.uninstall()) == [("removed", SOCKET), ("removed", SERVICE)]
         assert machine.contents() == {}
@@ -241,7 +259,7 @@ class TestUninstall:
 
     def test_without_systemd_what_was_enabled_is_removed_as_well(self, machine: Machine) -> None:
         machine.stop_systemd()
-        systemd.install(is_update=True)
+        systemd.install(BIN_DIR, is_update=True)
         wants = machine.units / "sockets.target.wants"
         wants.mkdir()
         (wants / SOCKET).symlink_to(machine.units / SOCKET)
@@ -251,14 +269,14 @@ class TestUninstall:
         assert machine.asked() == []
 
     def test_unit_of_somebody_else_is_kept(self, machine: Machine) -> None:
-        systemd.install(is_update=True)
+        systemd.install(BIN_DIR, is_update=True)
         machine.asked()
         (machine.units / SERVICE).write_text("[Unit]\n")
         assert words(systemd.uninstall()) == [("removed", SOCKET), ("kept", SERVICE)]
         assert machine.contents() == {SERVICE: "[Unit]\n"}
 
     def test_what_systemd_refuses_leaves_the_units(self, machine: Machine) -> None:
-        systemd.install(is_update=True)
+        systemd.install(BIN_DIR, is_update=True)
         machine.refuse("disable")
         with pytest.raises(IoFailure, match="it is refused"):
             systemd.uninstall()
