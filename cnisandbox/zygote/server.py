@@ -26,6 +26,7 @@ from importlib import import_module
 from cnisandbox.boundary import seccomp
 from cnisandbox.boundary.pages import Pages
 from cnisandbox.boundary.sandbox import NETLINK_NETFILTER, NETLINK_ROUTE
+from cnisandbox.boundary.syscalls import lib
 from cnisandbox.boundary.title import set_title
 from cnisandbox.hints import NamedTuple, NoReturn
 from cnisandbox.plugin import Plugin
@@ -90,9 +91,11 @@ class Server:
         self._build_id = build_id
         self._warn = warn
         self._busy: dict[int, Busy] = {}
+        self._killed: set[int] = set()
         self._told, self._control = _control_pair()
         self._wake_fd, self._alarm_fd = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self._asked: set[int] = set()
+        self._own = slot.own_facts()
         self._not_before = 0.0
         self.last_call = time.monotonic()
 
@@ -129,7 +132,7 @@ class Server:
 
     def _timeout(self, idle_exit_s: float | None) -> float:
         now = time.monotonic()
-        ends = [busy.deadline for busy in self._busy.values()]
+        ends = [busy.deadline for busy in self._living().values()]
         if idle_exit_s is not None:
             ends.append(self.last_call + idle_exit_s)
         if any(self._is_wanted(pool) for pool in self._pools):
@@ -164,7 +167,7 @@ class Server:
             try:
                 signal.set_wakeup_fd(-1)
                 set_title(f"cnisandbox: slot [{pool.served.name}]")
-                ends = Ends(pool.listener, self._control, self._build_id, zygote)
+                ends = Ends(pool.listener, self._control, self._build_id, zygote, self._own)
                 slot.close_all_but(ends)
                 slot.serve(pool.served, ends, pool.pages)
             finally:
@@ -176,7 +179,7 @@ class Server:
         poll = select.poll()
         poll.register(self._wake_fd, select.POLLIN)
         poll.register(self._told.fileno(), select.POLLIN)
-        gone = {busy.connection.fileno(): pid for pid, busy in self._busy.items()}
+        gone = {busy.connection.fileno(): pid for pid, busy in self._living().items()}
         for fd in gone:
             poll.register(fd, 0)  # only its end
         events = poll.poll(timeout_s * 1000)
@@ -186,12 +189,20 @@ class Server:
         self._hear()
         self._reap()
         now = time.monotonic()
-        late = {pid for pid, busy in self._busy.items() if busy.deadline < now}
+        late = {pid for pid, busy in self._living().items() if busy.deadline < now}
         for pid in late:
             self._warn(f"call served by process {pid}: longer than {_CALL_S:.0f} s; it is killed")
         for pid in late | {gone[fd] for fd, _ in events if fd in gone}:
             if pid in self._busy:
-                os.kill(pid, signal.SIGKILL)
+                self._kill(pid)
+
+    def _living(self) -> dict[int, Busy]:
+        """The calls under way but those that were killed; these take a while to end, and nothing is left to be done."""
+        return {pid: busy for pid, busy in self._busy.items() if pid not in self._killed}
+
+    def _kill(self, pid: int) -> None:
+        os.kill(pid, signal.SIGKILL)
+        self._killed.add(pid)
 
     def _hear(self) -> None:
         """Note which slots have taken a call."""
@@ -226,6 +237,7 @@ class Server:
 
     def _bury(self, pid: int, status: int) -> None:
         busy = self._busy.pop(pid, None)
+        self._killed.discard(pid)
         if busy is not None:
             with suppress(OSError):  # the launcher has gone, or knows already
                 busy.connection.send(protocol.STATUS.pack(status), _socket.MSG_NOSIGNAL | _socket.MSG_DONTWAIT)
@@ -267,8 +279,8 @@ class Server:
             if not self._busy and not any(pool.idle for pool in self._pools):
                 break
             if time.monotonic() > deadline:
-                for pid in self._busy:
-                    os.kill(pid, signal.SIGKILL)
+                for pid in self._living():
+                    self._kill(pid)
         self._told.close()
         self._control.close()
 
@@ -292,7 +304,7 @@ def main() -> NoReturn:
     # ORDER: before the environment changes, on which setting the title depends.
     set_title("cnisandbox: zygote")
     os.umask(0o022)
-    _compile_filters()
+    _do_once()
     plugin_dirs = tuple(path for path in plugin_path.split(":") if path)
     pools = []
     for word in sockets:
@@ -322,12 +334,15 @@ def _listener(fd: int) -> _socket.socket:
     return listener
 
 
-def _compile_filters() -> None:
-    """Do once what every child would do."""
+def _do_once() -> None:
+    """Do what every child would do."""
+    for name in dir(lib):
+        getattr(lib, name)  # it is made when it is asked for
     seccomp.engine_filter()
     seccomp.delegate_filter()
     for protocols in ((NETLINK_ROUTE,), (NETLINK_ROUTE, NETLINK_NETFILTER)):
-        seccomp.worker_filter(protocols)
+        # ORDER: word for word as in `network_worker`; functools.cache compiles it again for `worker_filter(protocols)`.
+        seccomp.worker_filter(protocols, has_event_loop=False)
     runner.compile_filters()
 
 

@@ -45,6 +45,13 @@ _SAME = ("mnt", "net", "pid", "user")
 _LEVELS = ("", "hardened", "mediated")
 
 
+class Self(NamedTuple):
+    """What a launcher's process must have in common with ours."""
+
+    facts: tuple[object, ...]
+    capabilities: int
+
+
 class Ends(NamedTuple):
     """What a slot has of its zygote.
 
@@ -53,12 +60,14 @@ class Ends(NamedTuple):
         control: Where the slot tells its zygote that it has taken a call.
         build_id: What is loaded.
         zygote: Its process id.
+        own: What it is, and a slot like it.
     """
 
     listener: _socket.socket
     control: _socket.socket
     build_id: bytes
     zygote: int
+    own: Self
 
 
 class Taken(NamedTuple):
@@ -113,13 +122,6 @@ def of_plugin(plugin: type[Plugin], plugin_dirs: tuple[str, ...]) -> Served:
     )
 
 
-class Self(NamedTuple):
-    """What a launcher's process must have in common with ours."""
-
-    facts: tuple[object, ...]
-    capabilities: int
-
-
 def serve(served: Served, ends: Ends, pages: dict[str, Pages]) -> NoReturn:
     """Be a slot.
 
@@ -135,9 +137,8 @@ def serve(served: Served, ends: Ends, pages: dict[str, Pages]) -> NoReturn:
 
     try:
         _end_with_the_zygote(ends.zygote)
-        own = _facts("self")
         ahead = served.prepare(settle)
-        taken = _take(ends, own, served.has_subject)
+        taken = _take(ends, served.has_subject)
         _adopt(taken)
     except CniError as error:
         os.write(2, f"cnisandbox: {error.msg}\n".encode("utf-8", "replace"))
@@ -158,13 +159,13 @@ def _end_with_the_zygote(zygote: int) -> None:
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
-def _take(ends: Ends, own: Self, has_subject: bool) -> Taken:
+def _take(ends: Ends, has_subject: bool) -> Taken:
     while True:
         connection_fd, _ = ends.listener._accept()  # type: ignore[attr-defined]  # noqa: SLF001 - of socket.socket
         connection = _socket.socket(fileno=connection_fd)
         taken = None
         try:
-            taken = _converse(connection, ends, own, has_subject)
+            taken = _converse(connection, ends, has_subject)
         except OSError:
             pass  # it has gone, or it is no launcher
         finally:
@@ -175,7 +176,7 @@ def _take(ends: Ends, own: Self, has_subject: bool) -> Taken:
             return taken
 
 
-def _converse(connection: _socket.socket, ends: Ends, own: Self, has_subject: bool) -> Taken | None:
+def _converse(connection: _socket.socket, ends: Ends, has_subject: bool) -> Taken | None:
     pid, uid, _ = protocol.CREDENTIALS.unpack(
         connection.getsockopt(_socket.SOL_SOCKET, _socket.SO_PEERCRED, protocol.CREDENTIALS.size)
     )
@@ -186,7 +187,7 @@ def _converse(connection: _socket.socket, ends: Ends, own: Self, has_subject: bo
         nonce = os.urandom(protocol.NONCE_BYTES)
         connection.send(protocol.HELLO.pack(protocol.PROTOCOL, ends.build_id, nonce), _socket.MSG_NOSIGNAL)
         # The launcher writes while we look at it.
-        is_fit = _is_fit(pid, own)
+        is_fit = _is_fit(pid, ends.own)
         received = _receive(connection, nonce, pid)
         if received is None:
             return None
@@ -274,6 +275,11 @@ def _receive(connection: _socket.socket, nonce: bytes, pid: int) -> tuple[bytes,
     if (name, told, length) != (protocol.PROTOCOL, nonce, len(environment)):
         return None
     return environment, number
+
+
+def own_facts() -> Self:
+    """What a launcher's process is compared with: ours; a slot has it of its zygote, as a fork does."""
+    return _facts("self")
 
 
 def _facts(process: str) -> Self:
