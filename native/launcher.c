@@ -15,7 +15,8 @@
  * it, and a runtime that reads to the end of its pipe would wait for that. A connection that ends tells the zygote to end
  * the engine, so no signal has to be passed on.
  *
- * Privilege: the runtime's. Of what a zygote says, nothing is used but a number of fixed size. */
+ * Privilege: the runtime's. Of what a zygote says, nothing is used but a number of fixed size; the time of its socket's
+ * file says no more than how long to wait. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
@@ -25,6 +26,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/time.h>
 #include <sys/un.h>
 #include <sys/wait.h>
@@ -35,9 +37,10 @@
 #define NONCE_BYTES 16
 /* LIMIT: of the environment; the kernel's own limit is higher, and what is longer is served without a zygote. */
 #define MAX_ENVIRONMENT (128 << 10)
-/* LIMIT: seconds that a zygote which does not answer, or whose pool is empty, may cost. The two look alike from here; in a
- * burst of calls an interpreter for each who waits would take the time from those who make the next slots. */
+/* LIMIT: seconds that a zygote which does not answer may cost, and one that answers others first. In a burst of calls an
+ * interpreter for each who waits would take the time from those who make the next slots. */
 #define PATIENCE_S 1
+#define PATIENCE_IN_A_QUEUE_S 10
 /* LIMIT: milliseconds for the zygote to say how an engine has ended. */
 #define OBITUARY_MS 2000
 
@@ -144,6 +147,35 @@ static int connect_to_zygote(void)
 	return -1;
 }
 
+/* When the zygote has last heard that a slot took a call: it says so with the time of the socket's file. */
+static struct timespec last_taken(void)
+{
+	struct stat status = { 0 };
+
+	stat((const char *)config.socket, &status);
+	return status.st_mtim;
+}
+
+/* Wait for a slot, as long as those before us find one. */
+static int receive_hello(int fd, struct hello *hello)
+{
+	struct timespec before, now = last_taken();
+	ssize_t count;
+
+	for (int waited = 0; waited < PATIENCE_IN_A_QUEUE_S; waited += PATIENCE_S) {
+		before = now;
+		count = recv(fd, hello, sizeof *hello, 0);
+		if (count >= 0)
+			return count == sizeof *hello;
+		if (errno != EAGAIN)
+			return 0;
+		now = last_taken();
+		if (now.tv_sec == before.tv_sec && now.tv_nsec == before.tv_nsec)
+			return 0;
+	}
+	return 0;
+}
+
 static int send_request(int fd, const struct hello *hello, char **envp, int status_fd)
 {
 	static char environment[MAX_ENVIRONMENT];
@@ -208,7 +240,7 @@ static void try_zygote(char **envp)
 
 	if (fd < 0)
 		return;
-	if (recv(fd, &hello, sizeof hello, 0) == sizeof hello &&
+	if (receive_hello(fd, &hello) &&
 	    memcmp(hello.protocol, PROTOCOL, sizeof PROTOCOL) == 0 &&
 	    memcmp(hello.build_id, (const void *)config.build_id, BUILD_ID_BYTES) == 0 && pipe2(ends, O_CLOEXEC) == 0) {
 		if (send_request(fd, &hello, envp, ends[1]) && is_taken(fd)) {

@@ -76,6 +76,11 @@ class Pool:
         self.idle: set[int] = set()
         self.pages: dict[str, Pages] = {}
 
+    def show_progress(self) -> None:
+        """Tell the launchers that wait that one of them has been served: they go on waiting (native/launcher.c)."""
+        with suppress(OSError):  # somebody has removed the socket; who is connected does without
+            os.utime(self.listener.getsockname())
+
 
 class Server:
     """The zygote.
@@ -217,7 +222,9 @@ class Server:
             for _, _, content in ancillary:
                 fds.frombytes(content)
             for pool in self._pools:
-                pool.idle.discard(pid)
+                if pid in pool.idle:
+                    pool.idle.discard(pid)
+                    pool.show_progress()
             self.last_call = time.monotonic()
             if fds:
                 self._busy[pid] = Busy(_socket.socket(fileno=fds[0]), self.last_call + _CALL_S)

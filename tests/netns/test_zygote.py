@@ -41,6 +41,8 @@ MEDIATED = {"CNISANDBOX_LEVEL": "mediated"}
 NOBODY = 65534
 # LIMIT: seconds that a zygote which does not answer may add to a call: the launcher's patience, and half as much.
 BOUND_S = 1.5
+# LIMIT: seconds that a launcher waits while others are served before it.
+QUEUE_S = 10.0
 # Where a slot is before it has taken a call: a system call, and which one of its name, from the connection on.
 TAKING = (
     ("sendto", 1),  # hello
@@ -386,6 +388,35 @@ class TestDelay:
             assert first.finish().engine_parent == single.pid
         single.wait_until_ready()
         single.warm("DEL")
+
+    def test_socket_says_when_a_call_was_taken(self, single: Zygote) -> None:
+        path = single.world.outside_path(f"{DIRECTORY}/bridge")
+        before = path.stat().st_mtime_ns
+        single.cold("ADD", env=COLD)
+        assert path.stat().st_mtime_ns == before
+        single.warm("DEL")
+        wait_until(lambda: path.stat().st_mtime_ns > before)
+
+    def test_queue_that_moves_is_waited_in(self, single: Zygote) -> None:
+        """For longer than a zygote is waited for that serves nobody."""
+        with signalled(single.slots(), signal.SIGSTOP, signal.SIGCONT):
+            underway = single.begin("ADD")
+            self.show_progress(single, 2 * BOUND_S)
+        assert underway.finish().engine_parent == single.pid
+
+    def test_queue_that_moves_costs_a_bounded_time(self, single: Zygote) -> None:
+        with signalled(single.slots(), signal.SIGSTOP, signal.SIGCONT):
+            underway = single.begin("ADD")
+            self.show_progress(single, QUEUE_S + BOUND_S)
+            assert zygotes.is_reading(underway.child.pid)
+        assert underway.finish().attestations["engine"]["pid"] == underway.child.pid
+
+    @staticmethod
+    def show_progress(zygote: Zygote, duration_s: float) -> None:
+        deadline = time.monotonic() + duration_s
+        while time.monotonic() < deadline:
+            os.utime(zygote.world.outside_path(f"{DIRECTORY}/bridge"))
+            time.sleep(0.1)
 
     def test_full_backlog_costs_a_bounded_time(self, single: Zygote) -> None:
         with signalled([single.pid, *single.slots()], signal.SIGSTOP, signal.SIGCONT):
