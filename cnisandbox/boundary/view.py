@@ -96,6 +96,11 @@ def cover(directory: str) -> None:
     os.close(tree_fd)
 
 
+def detach(path: bytes) -> None:
+    """Take a mount out, with what is below it, in a mount namespace of our own; what cannot be reached stays."""
+    lib.native_umount2(path, _MNT_DETACH)
+
+
 @contextmanager
 def _open_to_everybody() -> Iterator[None]:
     """Make what is made of modes that the caller's umask has no influence on: it is for the service user to walk."""

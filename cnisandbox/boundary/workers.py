@@ -142,7 +142,7 @@ def engine_confinement(level: Level, user: ServiceUser) -> Confinement:
     )
 
 
-def make_ahead(name: str, needs: Needs, plugin_dirs: tuple[str, ...], settle: Settle) -> Ahead:
+def make_ahead(name: str, needs: Needs, plugin_dirs: tuple[str, ...], settle: Settle, mounts_fd: int) -> Ahead:
     """Make everything that no call has an influence on, for one call.
 
     Args:
@@ -150,6 +150,7 @@ def make_ahead(name: str, needs: Needs, plugin_dirs: tuple[str, ...], settle: Se
         needs: What it needs.
         plugin_dirs: Directories of plugins that calls are expected to name, besides those of the system.
         settle: What each process does last before it waits, for its role.
+        mounts_fd: A mount namespace like ours with less in it, which is copied where a view is made of nearly nothing.
 
     Raises:
         CniError: something cannot be made; a call should then be served without it, and say why if it fails as well.
@@ -172,14 +173,19 @@ def make_ahead(name: str, needs: Needs, plugin_dirs: tuple[str, ...], settle: Se
     places = executable_places(plugin_dirs)
     if needs.delegate:
         delegate = _spawn_delegate(Level.HARDENED, user, plugin_dirs, own_namespaces, pid_namespaces, f"[{name}]")
+    state_dirs = open_state_dirs(*user) if needs.state else ()
+    # ORDER: what has paths of ours opened is behind us, or the delegate worker's, which has all of the system in view.
+    outside_fd = namespaces.open_own_mounts()
+    namespaces.enter_mounts(mounts_fd)
     if needs.container:
         container = network(CONTAINER_ROLE, (NETLINK_ROUTE,))
     if needs.host:
         host = network(HOST_ROLE, needs.host_protocols)
     pid_namespaces.close()
-    state_dirs = open_state_dirs(*user) if needs.state else ()
     wanted = engine_confinement(Level.HARDENED, user)
     ground = lock(wanted, prepare(wanted, comes_back=True))
+    namespaces.enter_mounts(outside_fd)
+    os.close(outside_fd)
     settle("engine")
     return Ahead(user, own_namespaces, host, container, delegate, places, state_dirs, ground)
 

@@ -40,12 +40,13 @@ _NETCONFS = {
 }
 
 
-def rehearse(plugin: type[Plugin], prepare: Callable[[Settle], Ahead]) -> dict[str, Pages]:
+def rehearse(plugin: type[Plugin], prepare: Callable[[Settle, int], Ahead], mounts_fd: int) -> dict[str, Pages]:
     """Have a plugin serve an ADD, and look at what it has used.
 
     Args:
         plugin: The plugin.
         prepare: Makes what can be made ahead.
+        mounts_fd: What it makes that with.
 
     Returns:
         Role of a process to its pages; empty when the rehearsal has failed.
@@ -57,7 +58,7 @@ def rehearse(plugin: type[Plugin], prepare: Callable[[Settle], Ahead]) -> dict[s
     if pid == 0:
         try:
             _die_with_parent()
-            _stage(plugin, prepare, write_fd)
+            _stage(plugin, prepare, mounts_fd, write_fd)
         except Exception as error:  # noqa: BLE001 - whatever it is, calls are served without what could be learned
             os.write(2, f"cnisandbox: rehearse: {type(error).__name__}: {error}\n".encode("utf-8", "replace"))
         finally:
@@ -90,7 +91,7 @@ def _read_to_end(fd: int) -> bytes:
     return b""
 
 
-def _stage(plugin: type[Plugin], prepare: Callable[[Settle], Ahead], write_fd: int) -> None:
+def _stage(plugin: type[Plugin], prepare: Callable[[Settle, int], Ahead], mounts_fd: int, write_fd: int) -> None:
     """Have a slot serve the call here, and write down what its processes have used."""
     namespaces.enter_own_namespaces()
     view.make_private()
@@ -113,7 +114,7 @@ def _stage(plugin: type[Plugin], prepare: Callable[[Settle], Ahead], write_fd: i
             os.dup2(fd, target)
         os.environ.clear()
         os.environ.update(variables)
-        run(plugin, prepare(lambda _: None))
+        run(plugin, prepare(lambda _: None, mounts_fd))
     os.close(full_fd)
     _wait_until_it_writes(pid)
     processes = {_role(process): process for process in (pid, *_children(pid))}

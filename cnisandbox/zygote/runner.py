@@ -27,4 +27,4 @@ def _begin(_: None, taken: Taken) -> NoReturn:
     shim.serve(taken.subject, Slot(taken.status_fd))
 
 
-SERVED = Served(protocol.RUNNER, lambda _: None, _begin, has_subject=True)
+SERVED = Served(protocol.RUNNER, lambda *_: None, _begin, has_subject=True)

@@ -30,7 +30,7 @@ from cnisandbox.boundary.syscalls import lib
 from cnisandbox.boundary.title import set_title
 from cnisandbox.hints import NamedTuple, NoReturn
 from cnisandbox.plugin import Plugin
-from cnisandbox.zygote import code, protocol, runner, slot
+from cnisandbox.zygote import code, mounts, protocol, runner, slot
 from cnisandbox.zygote.rehearsal import rehearse
 from cnisandbox.zygote.slot import Ends, Served
 
@@ -88,10 +88,11 @@ class Server:
     Args:
         pools: What it serves.
         build_id: What is loaded.
+        mounts_fd: A mount namespace like ours with little in it.
         warn: Says something to a person.
     """
 
-    def __init__(self, pools: list[Pool], build_id: bytes, warn: Callable[[str], None]) -> None:
+    def __init__(self, pools: list[Pool], build_id: bytes, mounts_fd: int, warn: Callable[[str], None]) -> None:
         self._pools = pools
         self._build_id = build_id
         self._warn = warn
@@ -101,6 +102,7 @@ class Server:
         self._wake_fd, self._alarm_fd = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self._asked: set[int] = set()
         self._own = slot.own_facts()
+        self._mounts_fd = mounts_fd
         self._not_before = 0.0
         self.last_call = time.monotonic()
 
@@ -123,7 +125,7 @@ class Server:
         for pool in self._pools:
             plugin, prepare = pool.served.plugin, pool.served.prepare
             if plugin is not None:
-                pool.pages = rehearse(plugin, prepare)
+                pool.pages = rehearse(plugin, prepare, self._mounts_fd)
             if plugin is not None and not pool.pages:
                 self._warn(f"rehearse {plugin.name}: it has failed; calls will take longer")
         while not self._asked:
@@ -172,7 +174,7 @@ class Server:
             try:
                 signal.set_wakeup_fd(-1)
                 set_title(f"cnisandbox: slot [{pool.served.name}]")
-                ends = Ends(pool.listener, self._control, self._build_id, zygote, self._own)
+                ends = Ends(pool.listener, self._control, self._build_id, zygote, self._own, self._mounts_fd)
                 slot.close_all_but(ends)
                 slot.serve(pool.served, ends, pool.pages)
             finally:
@@ -322,7 +324,11 @@ def main() -> NoReturn:
     if code.last_change(package) != last_change:
         _warn("serve: the code was changed while it was loaded: starting anew")
         _start_anew(again, pools)
-    if Server(pools, bytes.fromhex(build_id), _warn).run(float(idle_exit) or None) == signal.SIGHUP:
+    try:
+        mounts_fd = mounts.open_small_namespace()
+    except ChildProcessError:  # it has said why
+        os._exit(1)
+    if Server(pools, bytes.fromhex(build_id), mounts_fd, _warn).run(float(idle_exit) or None) == signal.SIGHUP:
         _start_anew(again, pools)
     os._exit(0)
 

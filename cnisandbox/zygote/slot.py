@@ -61,6 +61,7 @@ class Ends(NamedTuple):
         build_id: What is loaded.
         zygote: Its process id.
         own: What it is, and a slot like it.
+        mounts_fd: A mount namespace like ours with little in it.
     """
 
     listener: _socket.socket
@@ -68,6 +69,7 @@ class Ends(NamedTuple):
     build_id: bytes
     zygote: int
     own: Self
+    mounts_fd: int
 
 
 class Taken(NamedTuple):
@@ -93,15 +95,15 @@ class Served(NamedTuple):
 
     Attributes:
         name: Of the plugin, or the runner's.
-        prepare: Makes what can be made ahead of a call; has each process settle, that has the role named, before it
-            waits.
+        prepare: Makes what can be made ahead of a call, with `Ends.mounts_fd`; has each process settle, that has the
+            role named, before it waits.
         begin: Is the entry of a call, with what was made.
         plugin: The plugin of ours; None for the runner.
         has_subject: Whether launchers say something before the environment.
     """
 
     name: str
-    prepare: Callable[[Settle], Any]
+    prepare: Callable[[Settle, int], Any]
     begin: Callable[[Any, Taken], NoReturn]
     plugin: type[Plugin] | None = None
     has_subject: bool = False
@@ -116,7 +118,7 @@ def of_plugin(plugin: type[Plugin], plugin_dirs: tuple[str, ...]) -> Served:
     """
     return Served(
         plugin.name,
-        lambda settle: make_ahead(plugin.name, needs_of(plugin), plugin_dirs, settle),
+        lambda settle, mounts_fd: make_ahead(plugin.name, needs_of(plugin), plugin_dirs, settle, mounts_fd),
         lambda ahead, taken: run(plugin, ahead, taken.status_fd),
         plugin,
     )
@@ -137,7 +139,8 @@ def serve(served: Served, ends: Ends, pages: dict[str, Pages]) -> NoReturn:
 
     try:
         _end_with_the_zygote(ends.zygote)
-        ahead = served.prepare(settle)
+        ahead = served.prepare(settle, ends.mounts_fd)
+        os.close(ends.mounts_fd)
         taken = _take(ends, served.has_subject)
         _adopt(taken)
     except CniError as error:
@@ -353,4 +356,4 @@ def _adopt(taken: Taken) -> None:
 
 def close_all_but(ends: Ends) -> None:
     """Let go of what belongs to other slots, in the child."""
-    limits.close_all_but({0, 1, 2, ends.listener.fileno(), ends.control.fileno()})
+    limits.close_all_but({0, 1, 2, ends.listener.fileno(), ends.control.fileno(), ends.mounts_fd})

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from cnisandbox.boundary import namespaces
+from cnisandbox.zygote import mounts
 from tests.boundary.observe import SERVICE_UID
 from tests.boundary.test_user_namespace import Pod
 from tests.interop.plugin_calls import changed
@@ -234,3 +236,36 @@ class TestRefill:
         for call in (first, second):
             call.finish()
         zygote.wait_until_ready()
+
+
+class TestMounts:
+    """What slots copy to make views of; that the views are the same as in a cold call is with the attestations."""
+
+    def test_what_no_view_needs_is_left_out(self, world: World) -> None:
+        script = """mkdir "/run/a b" /run/c; mount -t tmpfs none "/run/a b"; mkdir "/run/a b/d"
+            mount -t tmpfs none "/run/a b/d"; mount -t tmpfs none /run/c
+            mount --bind /proc/sys /proc/sys; mount -o remount,bind,ro /proc/sys"""
+        world.run(["sh", "-ec", script])
+
+        def points() -> list[str]:
+            return [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+
+        def look() -> tuple[list[str], list[str], list[str]]:
+            before = points()
+            mounts_fd = mounts.open_small_namespace()
+            after = points()
+            namespaces.enter_mounts(mounts_fd)
+            return before, after, points()
+
+        before, after, small = world.call(look)
+        assert before == after
+        assert {"/run/a\\040b/d", "/proc/sys"} < set(before)
+        assert set(small) == {path for path in before if path in ("/", "/dev") or path.startswith("/proc")}
+
+    def test_a_slot_is_where_it_was(self, world: World, plugin_dir: str) -> None:
+        zygote = started(world, plugin_dir)
+        (slot,) = zygote.slots()
+        inodes = {os.stat(f"/proc/{pid}/ns/mnt").st_ino for pid in descendants(zygote.pid)}
+        assert os.stat(f"/proc/{slot}/ns/mnt").st_ino == os.stat(f"/proc/{zygote.pid}/ns/mnt").st_ino
+        assert len(inodes) == 6  # five workers, each in one of its own
+        assert not [fd for fd in Path(f"/proc/{slot}/fd").iterdir() if "mnt:" in str(fd.readlink())][1:]

@@ -33,7 +33,7 @@ def test_who_was_killed_is_left_to_end(monkeypatch: pytest.MonkeyPatch) -> None:
     kills: list[tuple[int, int]] = []
     monkeypatch.setattr(os, "kill", lambda pid, number: kills.append((pid, number)))
     monkeypatch.setattr(os, "waitpid", lambda *_: (0, 0))
-    zygote = server.Server([], bytes(32), lambda _: None)
+    zygote = server.Server([], bytes(32), -1, lambda _: None)
     connection, launcher = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     zygote._busy[1] = server.Busy(connection, time.monotonic() + 100)
     launcher.close()
