@@ -5,6 +5,7 @@ rehearsal ──▶ which pages calls use ──▶ slot and workers fetch them,
 
 import os
 import re
+import time
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,13 @@ def minor_faults(pid: int) -> int:
     return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[7])
 
 
+def are_quiet(pids: list[int]) -> bool:
+    """Say whether processes use no page for a while."""
+    before = [minor_faults(pid) for pid in pids]
+    time.sleep(0.2)
+    return before == [minor_faults(pid) for pid in pids]
+
+
 def descendants(pid: int) -> list[int]:
     return [pid, *(found for child in children(pid) for found in descendants(child.pid))]
 
@@ -44,8 +52,11 @@ def descendants(pid: int) -> list[int]:
 def faults_of_a_call(zygote: Zygote) -> int:
     """Count the faults of a call's processes, from when they waited until they wait for the netconf."""
     (slot,) = zygote.slots()
-    before = {pid: minor_faults(pid) for pid in descendants(slot)}
-    assert len(before) == 4
+    processes = descendants(slot)
+    assert len(processes) == 4
+    # The workers get ready beside the slot, which waits for nobody.
+    wait_until(lambda: all(status_of(pid)["State"].startswith("S") for pid in processes) and are_quiet(processes))
+    before = {pid: minor_faults(pid) for pid in processes}
     call = zygote.begin("ADD")
     assert call.engine == slot
     count = sum(minor_faults(pid) - faults for pid, faults in before.items())
