@@ -57,6 +57,9 @@ def rehearse(plugin: type[Plugin], prepare: Callable[[Settle, int], Ahead], moun
     pid = os.fork()
     if pid == 0:
         try:
+            # The server's handler writes to a pipe, which its descendants close.
+            signal.set_wakeup_fd(-1)
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             _die_with_parent()
             _stage(plugin, prepare, mounts_fd, write_fd)
         except Exception as error:  # noqa: BLE001 - whatever it is, calls are served without what could be learned
