@@ -5,11 +5,15 @@ of them, asks for its state, opens and reads it. A bundle, which `cnisandbox ins
 
     __pycache__/bridge.cpython-311.bundle
       head      magic number of the interpreter's byte code · hash of the rest · length of the index
-      index     the module path that it was made with · path, mtime and size of each source · the modules
+      index     the module path that it was made with · path, mtime and size of each source · the modules, each with the
+                place of its code
       code      a code object for each module
 
 It is used if everything in it is as it was: the interpreter's version, the module path, each source. Otherwise it is
 ignored, whatever is wrong with it, and modules are imported from their own files.
+
+It is read as a whole, and stays in memory: a module of it may be imported when no file can be opened any more. So
+what few calls need is imported by those that do (cnisandbox/late.py); without a bundle it is imported before the drop.
 
 A launcher executes this file, and does not import it: `cnisandbox/__init__` imports most of what is in a bundle.
 
@@ -32,6 +36,7 @@ if TYPE_CHECKING:
 
     # name, file, file of its byte code, where its submodules are if it is a package
     Module = tuple[str, str, str, list[str] | None]
+    Found = dict[str, tuple[Module, memoryview]]
     Source = tuple[str, int, int]
 
 _HASH_END = len(MAGIC_NUMBER) + 8
@@ -46,14 +51,14 @@ def use(path: str) -> bool:
         Whether the bundle is used; False if it cannot be.
     """
     try:
-        finder = _Finder(*load(path, sys.path))
+        finder = _Finder(load(path, sys.path))
     except (OSError, ValueError, EOFError, TypeError):
         return False
     sys.meta_path.insert(0, finder)
     return True
 
 
-def load(path: str, search_path: list[str]) -> "tuple[list[Module], list[CodeType]]":
+def load(path: str, search_path: list[str]) -> "Found":
     """Read a bundle.
 
     Args:
@@ -61,7 +66,7 @@ def load(path: str, search_path: list[str]) -> "tuple[list[Module], list[CodeTyp
         search_path: Where modules are searched for without it.
 
     Returns:
-        The modules, and the code of each.
+        Name of each module to what it is, and its byte code.
 
     Raises:
         ValueError: It must not be used; the message says why.
@@ -81,13 +86,19 @@ def load(path: str, search_path: list[str]) -> "tuple[list[Module], list[CodeTyp
         status = os.stat(source)
         if status.st_mtime_ns != mtime_ns or status.st_size != size:
             raise ValueError(f"{source} has changed")
-    return modules, marshal.loads(data[code_start:])  # noqa: S302 - see _read
+    code = data[code_start:]
+    return {module[0]: (module, code[start:end]) for module, start, end in modules}
 
 
 def pack(search_path: list[str], sources: "list[Source]", modules: "list[Module]", codes: "list[CodeType]") -> bytes:
     """Make the content of a bundle."""
-    index = marshal.dumps((search_path, sources, modules))
-    rest = len(index).to_bytes(4, "little") + index + marshal.dumps(codes)
+    places, pieces, end = [], [], 0
+    for module, code in zip(modules, codes, strict=True):
+        piece = marshal.dumps(code)
+        pieces.append(piece)
+        places.append((module, end, end := end + len(piece)))
+    index = marshal.dumps((search_path, sources, places))
+    rest = len(index).to_bytes(4, "little") + index + b"".join(pieces)
     return MAGIC_NUMBER + _imp.source_hash(_HASH_KEY, rest) + rest
 
 
@@ -112,21 +123,28 @@ def _read(path: str) -> memoryview:
 
 
 class _Loader(SourceFileLoader):
-    """Differs from the usual one in where the code comes from."""
+    """Differs from the usual one in where the code comes from.
 
-    def __init__(self, name: str, path: str, code: "CodeType") -> None:
+    Attributes:
+        is_in_memory: That all code of the bundle is, for as long as the process lives.
+    """
+
+    is_in_memory = True
+
+    def __init__(self, name: str, path: str, code: memoryview) -> None:
         super().__init__(name, path)
         self._code = code
 
     def get_code(self, fullname: str) -> "CodeType":  # noqa: ARG002 - a loader is of one module
-        return self._code
+        code: CodeType = marshal.loads(self._code)  # noqa: S302 - see _read
+        return code
 
 
 class _Finder:
     """Finds the modules of a bundle."""
 
-    def __init__(self, modules: "list[Module]", codes: "list[CodeType]") -> None:
-        self._found = {module[0]: (module, code) for module, code in zip(modules, codes, strict=True)}
+    def __init__(self, found: "Found") -> None:
+        self._found = found
 
     def find_spec(self, name: str, _path: object = None, _target: object = None) -> ModuleSpec | None:
         """Say where a module comes from; None if it is not in the bundle."""

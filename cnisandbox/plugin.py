@@ -9,11 +9,11 @@ import fcntl
 import os
 from collections.abc import Callable, Iterator
 
-from cnisandbox.audit.log import AuditLog, open_log
 from cnisandbox.boundary import entry
 from cnisandbox.boundary.delegate import read_host_file
 from cnisandbox.boundary.entry import Session
 from cnisandbox.boundary.environment import Environment
+from cnisandbox.boundary.levels import Level
 from cnisandbox.boundary.sandbox import LOG_FD, Worker
 from cnisandbox.boundary.service import BecomeGate
 from cnisandbox.boundary.state import CONFIGURATION
@@ -26,7 +26,6 @@ from cnisandbox.cni.versions import SUPPORTED
 from cnisandbox.delegation import Ipam
 from cnisandbox.errors import CniError, InvalidConfig, InvalidNetns, IoFailure, quoted, reason
 from cnisandbox.hints import ClassVar, NamedTuple, NoReturn
-from cnisandbox.monitor import gate
 
 # Below the first state directory, beside the indexes of host-local: a name that no network can have.
 _LOCKS = ".cnisandbox/.locks"
@@ -299,6 +298,8 @@ def run(plugin: type[Plugin], ahead: Ahead | None = None, status_fd: int | None 
     """
     from cnisandbox.engine import PluginEngine  # noqa: PLC0415 - it is the engine that knows plugins, not the reverse
 
+    if not getattr(__spec__.loader, "is_in_memory", False):
+        from cnisandbox import late  # noqa: F401, PLC0415 - see there
     entry.main(plugin.name, needs_of(plugin), PluginEngine(plugin, status_fd), ahead)
 
 
@@ -312,8 +313,13 @@ def needs_of(plugin: type[Plugin]) -> Needs:
 
 def _gate(plugin: str, role: str, environment: Environment, log: Log | None) -> BecomeGate:
     """Make what a network worker of a plugin does when it becomes a gate."""
+    if environment.level is Level.MEDIATED:  # before the fork, so that workers have it in common
+        from cnisandbox.monitor import gate  # noqa: F401, PLC0415 - most calls have no gate (cnisandbox/late.py)
 
     def become(channel: Channel, names: dict[str, list[str]]) -> NoReturn:
+        from cnisandbox.audit.log import AuditLog  # noqa: PLC0415
+        from cnisandbox.monitor import gate  # noqa: PLC0415
+
         fd, kind = (-1, "") if log is None else (LOG_FD, log.kind)
         records = AuditLog(fd, plugin, environment.container_id, environment.ifname, kind)
         gate.serve(channel, role, plugin, environment.ifname, names, records)
@@ -322,5 +328,7 @@ def _gate(plugin: str, role: str, environment: Environment, log: Log | None) -> 
 
 
 def _open_log(target: str) -> Log | None:
+    from cnisandbox.audit.log import open_log  # noqa: PLC0415
+
     opened = open_log(target)
     return Log(*opened) if opened else None

@@ -9,13 +9,18 @@ loading, clone and unshare of namespaces, setns, perf, open_by_handle_at, proces
 Source: seccomp(2), seccomp_rule_add(3) of libseccomp 2.5.
 """
 
+from __future__ import annotations  # a ParamSpec of ours is no argument for Callable at run time
+
 import _socket  # the C module: `socket` takes 3 ms to make its enums
 import fcntl
 import os
-from functools import cache
+from collections.abc import Callable
 
+from cnisandbox.boundary.compiled import PROGRAMS
 from cnisandbox.boundary.syscalls import checked, ffi, lib
-from cnisandbox.hints import Any, NamedTuple
+from cnisandbox.hints import Any, NamedTuple, ParamSpec
+
+Parameters = ParamSpec("Parameters")
 
 _ACT_ERRNO = 0x00050000
 _EPERM = 1
@@ -336,6 +341,18 @@ class _Filter:
             lib.seccomp_release(self._context)
 
 
+def _compiled_once(compile_: Callable[Parameters, bytes]) -> Callable[Parameters, bytes]:
+    """Compile a filter once, whoever forks; not at all where it was compiled before."""
+
+    def compiled(*args: Parameters.args, **kwargs: Parameters.kwargs) -> bytes:
+        key = f"{compile_.__name__} {args} {sorted(kwargs.items())}"
+        if key not in PROGRAMS:
+            PROGRAMS[key] = compile_(*args, **kwargs)
+        return PROGRAMS[key]
+
+    return compiled
+
+
 def _interpreter_filter() -> _Filter:
     program = _Filter()
     program.allow(_RUNTIME)
@@ -351,7 +368,7 @@ def _interpreter_filter() -> _Filter:
     return program
 
 
-@cache
+@_compiled_once
 def worker_filter(netlink_protocols: tuple[int, ...], *, has_event_loop: bool = False) -> bytes:
     """Compile the filter of a worker: the interpreter, reading and writing sysctls, and netlink of some protocols.
 
@@ -379,7 +396,7 @@ def worker_filter(netlink_protocols: tuple[int, ...], *, has_event_loop: bool = 
     return program.export()
 
 
-@cache
+@_compiled_once
 def engine_filter() -> bytes:
     """Compile the filter of the engine: the interpreter and the state directories; no socket of any kind."""
     program = _interpreter_filter()
@@ -389,7 +406,7 @@ def engine_filter() -> bytes:
     return program.export()
 
 
-@cache
+@_compiled_once
 def delegate_filter() -> bytes:
     """Compile the filter of the delegate worker: what a program needs that reads and writes files; no socket."""
     program = _Filter()
@@ -425,7 +442,7 @@ def _program_filter() -> _Filter:
     return program
 
 
-@cache
+@_compiled_once
 def foreign_filter(packet_protocols: tuple[int, ...] = (), *, is_mediated: bool, has_unix_sockets: bool) -> bytes:
     """Compile the filter of an unmodified plugin: files, programs, and sockets that the monitor makes for it.
 
@@ -463,7 +480,7 @@ def foreign_filter(packet_protocols: tuple[int, ...] = (), *, is_mediated: bool,
     return program.export()
 
 
-@cache
+@_compiled_once
 def monitor_filter(packet_protocols: tuple[int, ...] = ()) -> bytes:
     """Compile the filter of the monitor and of its opener: the interpreter, netlink, sysctls, the worker's calls."""
     program = _interpreter_filter()
@@ -482,7 +499,7 @@ def monitor_filter(packet_protocols: tuple[int, ...] = ()) -> bytes:
     return program.export()
 
 
-@cache
+@_compiled_once
 def keeper_filter() -> bytes:
     """Compile the filter of the keeper: the interpreter, its pipes, and a signal for the monitor, its child."""
     program = _interpreter_filter()

@@ -7,7 +7,9 @@ import sys
 from types import CodeType
 from typing import TYPE_CHECKING
 
-from cnisandbox import bundle
+from cnisandbox import _native, bundle
+from cnisandbox.boundary import compiled, seccomp
+from cnisandbox.boundary.sandbox import NETLINK_NETFILTER, NETLINK_ROUTE
 from cnisandbox.cli import host, launcher
 from cnisandbox.errors import reason
 
@@ -100,16 +102,36 @@ def _why_unused(path: str, search_path: list[str]) -> str:
 
 def _content(plugin: str) -> bytes:
     """Compile every module that a plugin imports."""
-    imports = f"import cnisandbox.plugins.{plugin.replace('-', '_')}, cnisandbox.engine"
+    imports = f"import cnisandbox.plugins.{plugin.replace('-', '_')}, cnisandbox.engine, cnisandbox.late"
     search_path, modules = _list_modules(_SHIM_IMPORTS if plugin == SHIM else imports)
-    # The format is what cnisandbox/bundle.py makes of it, so a bundle is no fresher than that.
-    sources = [_source(bundle.__file__)]
+    # Its format is what bundle.py makes of it, and its filters what their makers do: it is no fresher than those.
+    sources = [_source(path) for path in (bundle.__file__, *_filter_makers())]
     codes = []
-    for _, path, _, _ in modules:
+    for name, path, _, _ in modules:
         # ORDER: the state first; a change between the two then makes the bundle stale
         sources.append(_source(path))
-        codes.append(_compiled(path))
+        codes.append(_filters(path) if name == compiled.__name__ else _compiled(path))
     return bundle.pack(search_path, sources, modules, codes)
+
+
+def _filter_makers() -> list[str]:
+    """The libraries that make filters, as this process has them: ours, and libseccomp."""
+    with open("/proc/self/maps", encoding="utf-8") as file:
+        mapped = {fields[5].rstrip("\n") for line in file if len(fields := line.split(None, 5)) == 6}
+    found = sorted(path for path in mapped if os.path.basename(path).startswith("libseccomp.so"))
+    return [str(_native.__file__), *found]
+
+
+def _filters(path: str) -> CodeType:
+    """Compile the filters of all processes that a call is likely to need, into a module of the same shape."""
+    from cnisandbox.zygote import runner  # noqa: PLC0415 - it loads much, and most commands write no bundle
+
+    seccomp.engine_filter()
+    seccomp.delegate_filter()
+    for protocols in ((NETLINK_ROUTE,), (NETLINK_ROUTE, NETLINK_NETFILTER)):
+        seccomp.worker_filter(protocols, has_event_loop=False)
+    runner.compile_filters()
+    return _code(f"PROGRAMS = {compiled.PROGRAMS!r}", path)
 
 
 def _source(path: str) -> "Source":
@@ -124,7 +146,11 @@ def _compiled(path: str) -> CodeType:
     for node in ast.walk(tree):
         if isinstance(node, _DOCUMENTED) and ast.get_docstring(node, clean=False) is not None:
             node.body[:1] = [] if len(node.body) > 1 else [ast.copy_location(ast.Pass(), node.body[0])]
-    code = compile(tree, path, "exec", dont_inherit=True, optimize=0)
+    return _code(tree, path)
+
+
+def _code(source: ast.Module | str, path: str) -> CodeType:
+    code = compile(source, path, "exec", dont_inherit=True, optimize=0)
     assert isinstance(code, CodeType)
     return code
 

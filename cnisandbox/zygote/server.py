@@ -336,6 +336,7 @@ def main() -> NoReturn:
 def _plugin(name: str) -> type[Plugin]:
     module = import_module(f"cnisandbox.plugins.{name.replace('-', '_')}")
     import_module("cnisandbox.engine")
+    import_module("cnisandbox.late")
     found = [value for value in vars(module).values() if isinstance(value, type) and issubclass(value, Plugin)]
     return next(value for value in found if value.__module__ == module.__name__)
 
@@ -354,8 +355,7 @@ def _do_once() -> None:
     seccomp.engine_filter()
     seccomp.delegate_filter()
     for protocols in ((NETLINK_ROUTE,), (NETLINK_ROUTE, NETLINK_NETFILTER)):
-        # ORDER: word for word as in `network_worker`; functools.cache compiles it again for `worker_filter(protocols)`.
-        seccomp.worker_filter(protocols, has_event_loop=False)
+        seccomp.worker_filter(protocols, has_event_loop=False)  # as `network_worker` asks for it
     runner.compile_filters()
 
 

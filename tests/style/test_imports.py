@@ -24,7 +24,6 @@ ALLOWED_IN_BOUNDARY = {
     "enum",
     "errno",
     "fcntl",
-    "functools",  # a filter is compiled once, whoever forks; `enum` has loaded it
     "gc",
     "os",
     "pwd",  # the service user
@@ -241,6 +240,24 @@ def test_the_zygote_imports_nothing_late_and_runs_no_text(path: Path) -> None:
         assert not isinstance(node, ast.Import | ast.ImportFrom) or node in tree.body, f"{path.name}:{node.lineno}"
         for name in FORBIDDEN_CALLS:
             assert not is_call_of(node, name), f"{path.name}: {name}()"
+
+
+@pytest.mark.parametrize("plugin", plugin_names())
+def test_what_a_plugin_imports_late_is_loaded_at_once_where_it_is_not_in_memory(plugin: str) -> None:
+    """After the drop no file can be opened."""
+    module = f"cnisandbox.plugins.{plugin.replace('-', '_')}"
+    loaded = loaded_with(f"{module}, cnisandbox.engine, cnisandbox.late")
+    late = {
+        node.module
+        for name in loaded
+        if name.startswith("cnisandbox.") and (path := PACKAGE.parent / f"{name.replace('.', '/')}.py").exists()
+        for function in ast.walk(ast.parse(path.read_text()))
+        if isinstance(function, ast.FunctionDef)
+        for node in ast.walk(function)
+        if isinstance(node, ast.ImportFrom)
+    }
+    assert "cnisandbox.monitor" in late
+    assert {name for name in late if name not in loaded} == set()
 
 
 def test_a_shim_loads_nothing_that_it_should_not_have() -> None:

@@ -1,9 +1,12 @@
 """A bundle of byte code is used when it is exactly what importing would give, and ignored otherwise."""
 
+import ast
 import importlib
 import importlib.util
+import marshal  # noqa: TID251 - what a bundle is made of
 import os
 import stat
+import subprocess
 import sys
 import traceback
 from collections.abc import Callable, Iterator
@@ -14,6 +17,7 @@ from typing import Any
 import pytest
 
 from cnisandbox import bundle
+from cnisandbox.boundary import compiled
 from cnisandbox.cli import bytecode, host, launcher
 from cnisandbox.cli.probes import DEGRADED, OK, machine
 
@@ -51,7 +55,7 @@ def path(place: Path) -> Path:
         (PACKAGE, str(package), importlib.util.cache_from_source(str(package)), [str(package.parent)]),
         (INNER, str(inner), importlib.util.cache_from_source(str(inner)), None),
     ]
-    codes = [compiled("WHERE = 'bundle'\n", package), compiled(inner.read_text(), inner)]
+    codes = [code_of("WHERE = 'bundle'\n", package), code_of(inner.read_text(), inner)]
     sources = [(str(source), source.stat().st_mtime_ns, source.stat().st_size) for source in (package, inner)]
     made = directory / "a.bundle"
     made.write_bytes(bundle.pack(sys.path, sources, modules, codes))
@@ -59,7 +63,7 @@ def path(place: Path) -> Path:
     return made
 
 
-def compiled(text: str, path: Path) -> CodeType:
+def code_of(text: str, path: Path) -> CodeType:
     return compile(text, path, "exec", dont_inherit=True)
 
 
@@ -87,6 +91,13 @@ class TestUse:
         assert bundle.use(str(path))
         assert look() == usual
         assert came_from() == "bundle"
+
+    def test_modules_can_be_imported_when_no_file_can_be_opened(self, path: Path, place: Path) -> None:
+        assert bundle.use(str(path))
+        for file in (path, *(place / name for name in SOURCES)):
+            file.unlink()
+        assert came_from() == "bundle"
+        assert imported(INNER).__spec__.loader.is_in_memory  # type: ignore[union-attr]
 
     def test_traceback_shows_the_line_of_the_source(self, path: Path, place: Path) -> None:
         assert bundle.use(str(path))
@@ -200,10 +211,38 @@ class TestWriting:
     def test_bundle_has_what_the_plugin_imports_and_nothing_that_is_there_before(self, directory: Path) -> None:
         bytecode.write_bundles()
         search_path, _ = bytecode._list_modules("")
-        modules, _ = bundle.load(str(directory / "loopback.bundle"), search_path)
-        names = {name for name, *_ in modules}
-        assert names >= {"cnisandbox", "cnisandbox.engine", "cnisandbox.plugins.loopback", "json"}
+        names = bundle.load(str(directory / "loopback.bundle"), search_path).keys()
+        assert names >= {
+            "cnisandbox",
+            "cnisandbox.engine",
+            "cnisandbox.plugins.loopback",
+            "cnisandbox.monitor.gate",
+            "json",
+        }
         assert not names & {"encodings", "os", "__main__", "cnisandbox._native", "cnisandbox.plugins.bridge"}
+
+    def test_filters_of_a_bundle_are_what_would_be_compiled(self, directory: Path) -> None:
+        bytecode.write_bundles()
+        search_path, _ = bytecode._list_modules("")
+        _, code = bundle.load(str(directory / "bridge.bundle"), search_path)[compiled.__name__]
+        names: dict[str, Any] = {}
+        exec(marshal.loads(code), names)
+        asked = "from cnisandbox.boundary import compiled, seccomp; from cnisandbox.zygote import runner, server"
+        fresh = f"import sys; sys.path = {search_path!r}; {asked}; server._compile_filters(); print(compiled.PROGRAMS)"
+        done = subprocess.run([sys.executable, "-c", fresh], check=True, capture_output=True, text=True, timeout=60)
+        assert names["PROGRAMS"] == ast.literal_eval(done.stdout)
+        assert {name.partition(" ")[0] for name in names["PROGRAMS"]} >= {
+            "engine_filter",
+            "delegate_filter",
+            "worker_filter",
+            "keeper_filter",
+        }
+
+    def test_a_bundle_is_no_fresher_than_what_makes_filters(self) -> None:
+        sources = [os.path.basename(path) for path in bytecode._filter_makers()]
+        assert sources[0].startswith("_native.")
+        assert sources[1].startswith("libseccomp.so")
+        assert len(sources) == 2
 
     def test_what_cannot_be_written_is_no_failure(self, monkeypatch: pytest.MonkeyPatch) -> None:
         def fail(_path: str, _content: bytes) -> None:

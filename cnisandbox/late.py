@@ -1,0 +1,10 @@
+"""What few calls need, and import only when they do: loaded here at once, where that would be too late.
+
+After the drop no file can be opened. Code out of a bundle is in memory, so it may be imported then, and most calls need
+none of it; where there is no bundle, and in the zygote, whose children share what it has loaded, this comes before.
+
+Privilege: none.
+"""
+
+import cnisandbox.audit.log
+import cnisandbox.monitor.gate  # noqa: F401 - workers become gates at level mediated, which a netconf may ask for
