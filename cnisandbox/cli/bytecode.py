@@ -3,7 +3,6 @@
 import ast
 import os
 import subprocess
-import sys
 from types import CodeType
 from typing import TYPE_CHECKING
 
@@ -158,6 +157,7 @@ def _code(source: ast.Module | str, path: str) -> CodeType:
 def _list_modules(imports: str) -> "tuple[list[str], list[Module]]":
     """Ask the interpreter that a launcher starts for its module path, and for what these imports load."""
     program = _LIST_MODULES.format(directories=launcher.import_directories(), imports=imports)
-    done = subprocess.run([sys.executable, "-IS", "-c", program], check=True, capture_output=True, text=True)  # noqa: S603
+    argv = [launcher.interpreter(), "-IS", "-c", program]
+    done = subprocess.run(argv, check=True, capture_output=True, text=True)  # noqa: S603
     search_path, modules = ast.literal_eval(done.stdout)
     return search_path, modules

@@ -91,6 +91,15 @@ def import_directories() -> list[str]:
     return list(dict.fromkeys(str(directory) for directory in (package_directory().parent, *extensions)))
 
 
+def interpreter() -> str:
+    """The interpreter that a launcher starts, by its own name.
+
+    To follow the links of a virtual environment, and to read what it is, would take half a millisecond; what is needed
+    of it is in the module path.
+    """
+    return os.path.realpath(sys.executable)
+
+
 def bundle_path(plugin: str) -> str:
     """The file with the byte code of a plugin (cnisandbox/bundle.py)."""
     return str(package_directory() / "__pycache__" / f"{plugin}.{sys.implementation.cache_tag}.bundle")
@@ -129,7 +138,7 @@ def render_program(name: str, socket: str, code: str, mark: bytes, subject: str 
         InvalidEnvironment: The program was not built, or something is too long for it.
     """
     # TRUST: root executes it, from whatever directory the runtime stands in.
-    if not os.path.isabs(sys.executable):
+    if not os.path.isabs(sys.executable) or "\0" in sys.executable:
         raise InvalidEnvironment(
             f"write launcher {quoted(name)}: {quoted(sys.executable)} is no absolute path of an interpreter",
             "start cnisandbox by its full path",
@@ -142,7 +151,7 @@ def render_program(name: str, socket: str, code: str, mark: bytes, subject: str 
             f"write launcher {quoted(name)}: {program_path}: {reason(error)}",
             "run `make setup` again, which builds it",
         ) from error
-    texts = [text.encode("utf-8", "surrogateescape") for text in (name, socket, sys.executable, code, subject)]
+    texts = [text.encode("utf-8", "surrogateescape") for text in (name, socket, interpreter(), code, subject)]
     for text, space in zip(texts, _SPACES, strict=True):
         if len(text) >= space or b"\0" in text:
             raise InvalidEnvironment(

@@ -66,7 +66,7 @@ class TestContent:
         path.write_bytes(launcher.render("bridge"))
         assert path.read_bytes().startswith(b"\x7fELF")
         assert path.read_bytes().endswith(b"\n# cnisandbox plugin: bridge\n")
-        assert started(path, {}, "a", "b c") == f"{sys.executable} 1 1 -c a b c\n"
+        assert started(path, {}, "a", "b c") == f"{os.path.realpath(sys.executable)} 1 1 -c a b c\n"
 
     def test_it_finds_the_package_and_its_extensions_and_nothing_of_the_environment(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
