@@ -68,6 +68,27 @@ int native_ns_get_nstype(int fd)
 	return (int)checked(ioctl(fd, NS_GET_NSTYPE));
 }
 
+int native_prctl(int option, uint64_t argument)
+{
+	return (int)checked(prctl(option, (unsigned long)argument, 0, 0, 0));
+}
+
+int native_parent_death_signal(void)
+{
+	int number = 0;
+
+	return prctl(PR_GET_PDEATHSIG, &number, 0, 0, 0) < 0 ? -errno : number;
+}
+
+/* The command line begins with the program's name; nothing is written where anything else than `shown` stands. */
+int native_set_title(const char *shown, const char *wanted, size_t size)
+{
+	if (memcmp(program_invocation_name, shown, size) != 0)
+		return -EFAULT;
+	memcpy(program_invocation_name, wanted, size);
+	return 0;
+}
+
 int native_clear_ambient(void)
 {
 	return (int)checked(prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0));

@@ -8,9 +8,7 @@ Source: proc_pid_status(5), PR_GET_SECUREBITS(2const).
 
 import os
 
-import prctl
-
-from cnisandbox.boundary import limits, namespaces
+from cnisandbox.boundary import limits, namespaces, prctl
 from cnisandbox.boundary.credentials import LOCKED_SECUREBITS
 from cnisandbox.boundary.levels import PROTECTIONS, Level
 from cnisandbox.errors import IsolationUnavailable, PrivilegeNotDropped
@@ -165,11 +163,11 @@ class Witness:
             effective=int(status["CapEff"], 16),
             bounding=int(status["CapBnd"], 16),
             ambient=int(status["CapAmb"], 16),
-            securebits=int(prctl.get_securebits()),
+            securebits=prctl.get_securebits(),
             no_new_privs=status["NoNewPrivs"] == "1",
-            is_dumpable=bool(prctl.get_dumpable()),
+            is_dumpable=prctl.get_dumpable(),
             seccomp=int(status["Seccomp"]),
-            parent_death_signal=int(prctl.get_pdeathsig()),
+            parent_death_signal=prctl.get_pdeathsig(),
             landlock_abi=landlock_abi,
             is_view_confined=_is_root_refused(),
             namespaces=self._namespaces,

@@ -8,25 +8,20 @@ Source: capabilities(7); prctl(2) of Linux 6.1.
 import os
 import signal
 
-import prctl
-
+from cnisandbox.boundary import prctl
 from cnisandbox.boundary.syscalls import checked, lib
 
-CAP_NET_ADMIN: int = prctl.CAP_NET_ADMIN
-CAP_SYS_ADMIN: int = prctl.CAP_SYS_ADMIN
-
-_SECBIT_NO_CAP_AMBIENT_RAISE = 1 << 6
-_SECBIT_NO_CAP_AMBIENT_RAISE_LOCKED = 1 << 7
+CAP_NET_ADMIN, CAP_SYS_ADMIN = prctl.CAP_NET_ADMIN, prctl.CAP_SYS_ADMIN
 
 # Each right with its lock: uid 0 gains nothing, a change of uid moves nothing, nothing is kept, nothing turns ambient.
-LOCKED_SECUREBITS: int = (
+LOCKED_SECUREBITS = (
     prctl.SECBIT_NOROOT
     | prctl.SECBIT_NOROOT_LOCKED
     | prctl.SECBIT_NO_SETUID_FIXUP
     | prctl.SECBIT_NO_SETUID_FIXUP_LOCKED
     | prctl.SECBIT_KEEP_CAPS_LOCKED
-    | _SECBIT_NO_CAP_AMBIENT_RAISE
-    | _SECBIT_NO_CAP_AMBIENT_RAISE_LOCKED
+    | prctl.SECBIT_NO_CAP_AMBIENT_RAISE
+    | prctl.SECBIT_NO_CAP_AMBIENT_RAISE_LOCKED
 )
 
 
@@ -38,7 +33,6 @@ def lock_credentials() -> None:
     """
     _empty_bounding_set()
     # ORDER: NO_SETUID_FIXUP makes setresuid leave the sets alone, so nothing depends on PR_SET_KEEPCAPS.
-    # python-prctl refuses the two ambient bits, which are newer than it.
     checked(lib.native_set_securebits(LOCKED_SECUREBITS), "securebits")
 
 
@@ -73,12 +67,10 @@ def drop_credentials(
 
 
 def _empty_bounding_set() -> None:
-    # One call of ours: python-prctl would take 82, of which half only ask.
     checked(lib.native_empty_bounding_set(), "bounding set")
 
 
 def _cut_sets(held: tuple[int, ...], inheritable: tuple[int, ...]) -> None:
-    # One call of ours: python-prctl makes lists of what goes, and knows nothing that is newer than libcap.
     checked(lib.native_cut_capabilities(mask_of(held), mask_of(inheritable)), "capability sets")
 
 
@@ -120,4 +112,4 @@ def bind_lifetime(dies_with_parent: bool) -> None:
     # What is written to state is root's on disk: nobody else may be let in, whatever the runtime's umask is.
     os.umask(os.umask(0o077) | 0o022)
     prctl.set_dumpable(False)
-    prctl.set_no_new_privs(True)
+    prctl.set_no_new_privs()

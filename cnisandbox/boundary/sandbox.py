@@ -15,9 +15,7 @@ import signal
 from collections.abc import Callable, Mapping
 from types import TracebackType
 
-import prctl
-
-from cnisandbox.boundary import landlock, limits, namespaces, seccomp, service
+from cnisandbox.boundary import landlock, limits, namespaces, prctl, seccomp, service
 from cnisandbox.boundary.attestation import Attestation, Expectation, verify
 from cnisandbox.boundary.confinement import Confinement, confine, expected_limits, expected_mounts, stage
 from cnisandbox.boundary.credentials import CAP_NET_ADMIN, mask_of

@@ -4,37 +4,20 @@ Privilege: none.
 """
 
 import os
+import sys
 
-import prctl
+from cnisandbox.boundary.syscalls import lib
 
-# LIMIT: of the first variable; one that is longer is taken for one that has been changed.
-_VARIABLE_BYTES = 4096
-
-# Whether there is a place for a title; not known before somebody has one.
-_has_place: bool | None = None
-
-
-def _is_environment_as_it_began() -> bool:
-    """Say whether the first variable that the process was started with is what it was."""
-    try:
-        fd = os.open("/proc/self/environ", os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:  # without /proc nothing else works, and says so
-        return False
-    try:
-        name, equals, value = os.read(fd, _VARIABLE_BYTES).partition(b"\0")[0].partition(b"=")
-    finally:
-        os.close(fd)
-    return bool(equals) and os.environb.get(name) == value
+# What stands in the place of the command line; nothing when that was not found there.
+_shown = b"".join(os.fsencode(argument) + b"\0" for argument in sys.orig_argv)
 
 
 def set_title(text: str) -> None:
-    """Show a text in the process list in place of the command line, where there is room for it.
-
-    Order: the first time before the environment changes.
-    """
-    global _has_place  # noqa: PLW0603 - prctl, too, looks for the place once, and keeps it
-    # prctl finds the command line in front of the first variable, and follows whatever pointer it finds where that was.
-    if _has_place is None:
-        _has_place = _is_environment_as_it_began()
-    if _has_place:
-        prctl.set_proctitle(text)
+    """Show a text in the process list in place of the command line, where there is room for it."""
+    global _shown  # noqa: PLW0603 - there is one command line
+    # The last byte stays zero: of one that is not, the kernel thinks that the text goes on in the environment.
+    wanted = text.encode("utf-8", "replace")[: max(len(_shown) - 1, 0)].ljust(len(_shown), b"\0")
+    # TRUST: the place is one that the C library keeps; written to only if exactly what should be there is there.
+    if lib.native_set_title(_shown, wanted, len(_shown)) != 0:
+        wanted = b""
+    _shown = wanted

@@ -87,8 +87,8 @@ def package_directory() -> Path:
 
 def import_directories() -> list[str]:
     """The directories that a plugin's sys.path needs besides the standard library's."""
-    extensions = [Path(str(importlib.import_module(name).__file__)).parent for name in ("_cffi_backend", "prctl")]
-    return list(dict.fromkeys(str(directory) for directory in (package_directory().parent, *extensions)))
+    extension = Path(str(importlib.import_module("_cffi_backend").__file__)).parent
+    return list(dict.fromkeys((str(package_directory().parent), str(extension))))
 
 
 def interpreter() -> str:

@@ -18,10 +18,8 @@ import select
 import signal
 from collections.abc import Iterator
 
-import prctl
-
 from cnisandbox.audit.log import FILE_BYTES, SESSION_BYTES, AuditLog
-from cnisandbox.boundary import limits, namespaces, seccomp, service
+from cnisandbox.boundary import limits, namespaces, prctl, seccomp, service
 from cnisandbox.boundary.attestation import Attestation
 from cnisandbox.boundary.confinement import Confinement, Ground, complete, confine, prepare, stage
 from cnisandbox.boundary.credentials import CAP_NET_ADMIN

@@ -13,9 +13,7 @@ import signal
 import time
 from contextlib import suppress
 
-import prctl
-
-from cnisandbox.boundary import credentials, landlock, limits, namespaces, seccomp
+from cnisandbox.boundary import credentials, landlock, limits, namespaces, prctl, seccomp
 from cnisandbox.boundary.confinement import stage
 from cnisandbox.boundary.levels import PROTECTIONS, Level
 from cnisandbox.boundary.syscalls import CLONE_NEWNET, checked, lib

@@ -17,9 +17,7 @@ import signal
 import time
 from collections.abc import Callable
 
-import prctl
-
-from cnisandbox.boundary import namespaces, view
+from cnisandbox.boundary import namespaces, prctl, view
 from cnisandbox.boundary.ahead import Settle
 from cnisandbox.boundary.pages import Pages, used_pages
 from cnisandbox.boundary.state import state_paths

@@ -25,9 +25,7 @@ import select
 import signal
 from collections.abc import Callable
 
-import prctl
-
-from cnisandbox.boundary import limits
+from cnisandbox.boundary import limits, prctl
 from cnisandbox.boundary.ahead import Settle
 from cnisandbox.boundary.pages import Pages, fetch
 from cnisandbox.boundary.syscalls import checked, lib

@@ -32,12 +32,11 @@ ALLOWED_IN_BOUNDARY = {
     "signal",
     "stat",
     "struct",
+    "sys",  # its command line, for the title
     "time",
     "types",
     "__future__",
     "cnisandbox.hints",
-    # capabilities, securebits, process titles
-    "prctl",
     # ours: the extension, the errors, itself
     "cnisandbox",
     "cnisandbox.errors",
@@ -62,7 +61,6 @@ ALLOWED_IN_RUNNER = {
     "gc",
     "json",  # the keeper's, which has no privilege, for the netconf
     "os",
-    "prctl",
     "select",
     "signal",
     "stat",
@@ -78,7 +76,6 @@ ALLOWED_IN_ZYGOTE = {
     "gc",
     "importlib",  # the plugins, by the names of the sockets: before the first connection
     "os",
-    "prctl",
     "select",
     "signal",
     "struct",

@@ -72,12 +72,12 @@ class TestContent:
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         text = launcher.script("bridge")
-        text = text.replace("from cnisandbox.plugins.bridge import main", "import _cffi_backend, prctl, cnisandbox")
+        text = text.replace("from cnisandbox.plugins.bridge import main", "import _cffi_backend, cnisandbox")
         text = text.replace("\nmain()", "\nprint(sys.path, sys.flags.isolated, sys.flags.no_site)")
         monkeypatch.setattr(launcher, "script", lambda _plugin: text)
         path = tmp_path / "bridge"
         path.write_bytes(launcher.render("bridge"))
-        (tmp_path / "prctl.py").write_text("raise SystemExit('imported from the working directory')")
+        (tmp_path / "_cffi_backend.py").write_text("raise SystemExit('imported from the working directory')")
         shown = started(path, {"PYTHONPATH": str(tmp_path)}, cwd=tmp_path)
         assert shown.endswith("1 1\n")
         assert str(tmp_path) not in shown
