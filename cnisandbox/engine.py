@@ -3,10 +3,7 @@
 Privilege: none: no capability, the service user, no file system but the state directories, no socket.
 """
 
-import contextlib
-import json
 import os
-import signal
 from collections.abc import Callable
 
 from cnisandbox.boundary.attestation import Attestation, verify
@@ -20,6 +17,7 @@ from cnisandbox.cni.value import MAX_DOCUMENT_BYTES
 from cnisandbox.cni.versions import SUPPORTED
 from cnisandbox.errors import CniError, InvalidConfig, IoFailure, quoted, reason
 from cnisandbox.hints import NoReturn
+from cnisandbox.light import signal, suppress
 from cnisandbox.monitor.client import Gate
 from cnisandbox.plugin import Call, Plugin, Request, UndoStack
 
@@ -97,7 +95,7 @@ class PluginEngine:
     def _exit(self, status: int) -> NoReturn:
         # Taking an interpreter's memory apart takes 2 ms, which nobody needs to wait for.
         if self._status_fd is not None:
-            with contextlib.suppress(OSError):  # nobody waits any more
+            with suppress(OSError):  # nobody waits any more
                 os.write(self._status_fd, bytes([status]))
         os._exit(status)
 
@@ -232,6 +230,8 @@ def _allows_degraded(netconf: NetConf, level: Level) -> bool:
 
 
 def _keep(attestations: list[Attestation], fd: int) -> None:
+    import json  # noqa: PLC0415 - see cnisandbox/late.py
+
     lines = [json.dumps(attestation._asdict(), sort_keys=True) + "\n" for attestation in attestations]
     _write(fd, "".join(lines))
 

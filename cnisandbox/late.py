@@ -6,5 +6,7 @@ none of it; where there is no bundle, and in the zygote, whose children share wh
 Privilege: none.
 """
 
+import json  # noqa: F401 - for what netfilter's library says, for attestations, and for a document that is not in order
+
 import cnisandbox.audit.log
 import cnisandbox.monitor.gate  # noqa: F401 - workers become gates at level mediated, which a netconf may ask for

@@ -4,7 +4,6 @@ Privilege: none. A plugin's methods run in the engine; what takes CAP_NET_ADMIN 
 `call.container`, which run declared functions.
 """
 
-import contextlib
 import fcntl
 import os
 from collections.abc import Callable, Iterator
@@ -26,6 +25,7 @@ from cnisandbox.cni.versions import SUPPORTED
 from cnisandbox.delegation import Ipam
 from cnisandbox.errors import CniError, InvalidConfig, InvalidNetns, IoFailure, quoted, reason
 from cnisandbox.hints import ClassVar, NamedTuple, NoReturn
+from cnisandbox.light import contextmanager, suppress
 
 # Below the first state directory, beside the indexes of host-local: a name that no network can have.
 _LOCKS = ".cnisandbox/.locks"
@@ -170,7 +170,7 @@ class Call:
             f"add a line with it to {CONFIGURATION}, or: cnisandbox install --state-dir {normal}",
         )
 
-    @contextlib.contextmanager
+    @contextmanager
     def locked(self, name: str) -> Iterator[None]:
         """Keep other calls of this host out of the same lock; the kernel opens it when the process ends.
 
@@ -230,7 +230,7 @@ def _open_below(root_fd: int, relative: str, path: str) -> int:
         fd = os.open(".", flags, dir_fd=root_fd)
         for part in relative.split("/") if relative else ():
             outer_fd = fd
-            with contextlib.suppress(FileExistsError):
+            with suppress(FileExistsError):
                 os.mkdir(part, 0o755, dir_fd=outer_fd)
             fd = os.open(part, flags, dir_fd=outer_fd)
             os.close(outer_fd)

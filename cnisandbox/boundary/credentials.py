@@ -6,10 +6,10 @@ Source: capabilities(7); prctl(2) of Linux 6.1.
 """
 
 import os
-import signal
 
 from cnisandbox.boundary import prctl
 from cnisandbox.boundary.syscalls import checked, lib
+from cnisandbox.light import signal
 
 CAP_NET_ADMIN, CAP_SYS_ADMIN = prctl.CAP_NET_ADMIN, prctl.CAP_SYS_ADMIN
 

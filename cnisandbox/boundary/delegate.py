@@ -8,7 +8,6 @@ is confined by what it is itself: no_new_privs, a pid namespace, a read-only vie
 import fcntl
 import os
 import select
-import signal
 import stat
 import time
 
@@ -21,6 +20,7 @@ from cnisandbox.boundary.state import StateDir
 from cnisandbox.boundary.view import Mount
 from cnisandbox.errors import InvalidConfig, IoFailure, quoted, reason
 from cnisandbox.hints import NamedTuple, NoReturn
+from cnisandbox.light import signal
 
 # LIMIT: bytes of a result; libcni has no limit, but no honest result is longer than the longest netconf.
 _OUTPUT_BYTES = 1 << 20

@@ -6,9 +6,8 @@ acts for it, a gate or a monitor, is confined as a worker at hardened is.
 Source: docs/design.md, section "Levels".
 """
 
-from enum import Enum
-
 from cnisandbox.hints import NamedTuple
+from cnisandbox.light import Enum
 
 
 class Level(Enum):

@@ -11,7 +11,6 @@ import fcntl
 import os
 import pwd
 import select
-import signal
 from collections.abc import Callable, Mapping
 from types import TracebackType
 
@@ -32,6 +31,7 @@ from cnisandbox.errors import (
     quoted,
 )
 from cnisandbox.hints import Any, NamedTuple, NoReturn, ParamSpec, Protocol, TypeVar
+from cnisandbox.light import signal
 
 Parameters = ParamSpec("Parameters")
 Returned = TypeVar("Returned")

@@ -8,8 +8,7 @@ Source: fsopen(2), open_tree(2), move_mount(2), mount_setattr(2), pivot_root(2).
 import errno
 import os
 import stat
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 from cnisandbox.boundary.syscalls import checked, lib
 from cnisandbox.errors import IsolationUnavailable
@@ -101,17 +100,20 @@ def detach(path: bytes) -> None:
     lib.native_umount2(path, _MNT_DETACH)
 
 
-@contextmanager
-def _open_to_everybody() -> Iterator[None]:
+def _open_to_everybody(function: Callable[..., None]) -> Callable[..., None]:
     """Make what is made of modes that the caller's umask has no influence on: it is for the service user to walk."""
-    old = os.umask(0o022)
-    try:
-        yield
-    finally:
-        os.umask(old)
+
+    def open_to_everybody(*args: object) -> None:
+        old = os.umask(0o022)
+        try:
+            function(*args)
+        finally:
+            os.umask(old)
+
+    return open_to_everybody
 
 
-@_open_to_everybody()
+@_open_to_everybody
 def enter_empty_root(mounts: tuple[Mount, ...]) -> None:
     """Replace the root by a read-only tmpfs that has only `mounts` in it, and let go of the old one.
 
@@ -160,7 +162,7 @@ def enter_read_only_root(mounts: tuple[Mount, ...]) -> None:
             os.close(tree_fd)
 
 
-@_open_to_everybody()
+@_open_to_everybody
 def enter_program_root(mounts: tuple[Mount, ...], links: tuple[tuple[str, str], ...]) -> None:
     """Replace the root by a read-only tmpfs with what a program needs, files as well as directories.
 

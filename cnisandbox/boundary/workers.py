@@ -4,7 +4,6 @@ Privilege: everything; who asks is the entry, or what waits to become one.
 """
 
 import os
-import signal
 from collections.abc import Callable
 
 from cnisandbox.boundary import limits, namespaces, seccomp
@@ -29,6 +28,7 @@ from cnisandbox.boundary.sandbox import (
 from cnisandbox.boundary.service import BecomeGate
 from cnisandbox.boundary.state import StateDir, are_current, open_state_dirs
 from cnisandbox.hints import NamedTuple
+from cnisandbox.light import signal
 
 # LIMIT: an answer may go to a file; state files are a few bytes.
 _ENGINE_FILE_BYTES = 16 << 20

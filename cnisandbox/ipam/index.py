@@ -21,13 +21,13 @@ does not fit: its boot id comes first, and each mtime is another one. The seal h
 Privilege: none.
 """
 
-import contextlib
 import errno
 import os
 from collections.abc import Callable, Iterable
 
 from cnisandbox.cni.netconf import Attachment
 from cnisandbox.hints import NamedTuple
+from cnisandbox.light import suppress
 
 _SEAL = "seal"
 _UNLISTED = "*"
@@ -173,7 +173,7 @@ class Index:
         if text:
             write_file(name, text, self._fd)
         else:
-            with contextlib.suppress(FileNotFoundError):
+            with suppress(FileNotFoundError):
                 os.unlink(name, dir_fd=self._fd)
         self._texts[name] = text
 

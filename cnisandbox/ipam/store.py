@@ -37,7 +37,6 @@ Source: containernetworking/plugins v1.1.1 and v1.9.1, plugins/ipam/host-local/b
 flock(2); Linux Documentation/filesystems/multigrain-ts.rst.
 """
 
-import contextlib
 import fcntl
 import os
 import time
@@ -49,6 +48,7 @@ from cnisandbox.cni.netconf import Attachment
 from cnisandbox.errors import CniError, IoFailure, TryAgain, reason
 from cnisandbox.hints import NamedTuple
 from cnisandbox.ipam.index import NEW, Index, Seal, entry_name, write_file
+from cnisandbox.light import suppress
 
 _LOCK = "lock"
 _INDEX = ".cnisandbox"
@@ -316,7 +316,7 @@ class Store:
         try:
             return self._open_at(directory, name, _DIRECTORY)
         except FileNotFoundError:
-            with contextlib.suppress(FileExistsError):
+            with suppress(FileExistsError):
                 os.mkdir(name, mode, dir_fd=directory)
             return self._open_at(directory, name, _DIRECTORY)
 
@@ -395,7 +395,7 @@ class Store:
 
     def _remove(self, address: str, owner: Attachment) -> None:
         self._is_changed = True
-        with contextlib.suppress(FileNotFoundError):
+        with suppress(FileNotFoundError):
             os.unlink(address, dir_fd=self._directory)
         self._update_index(self._index.remove, owner, address)
 

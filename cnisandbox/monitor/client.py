@@ -10,11 +10,11 @@ Privilege: none.
 import errno
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
 
 from cnisandbox.boundary.wire import Channel, check
 from cnisandbox.errors import BoundaryViolation
 from cnisandbox.hints import Any
+from cnisandbox.light import contextmanager, suppress
 
 OPEN, SEND, RECEIVE, READ_SYSCTL, WRITE_SYSCTL, NFTABLES = range(6)
 

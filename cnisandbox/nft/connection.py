@@ -10,7 +10,6 @@ Source: libnftables(3), libnftables-json(5), nftables 1.0.6; net/netfilter/nf_ta
 
 import _socket  # the C module: `socket` takes 3 ms to make its enums
 import errno
-import json
 import os
 from collections.abc import Callable
 
@@ -54,6 +53,8 @@ def run(commands: list[Command], operation: str = "change", target: str = "nftab
 
     Order: the first call makes the socket, so it comes after the process has entered its network namespace.
     """
+    import json  # noqa: PLC0415 - see cnisandbox/late.py
+
     text = json.dumps({"nftables": commands})
     gate = current()
     output = _run_through(gate, text, operation, target) if gate else run_text(text, operation, target)

@@ -20,8 +20,6 @@ ALLOWED_IN_BOUNDARY = {
     # the interpreter's own, all of it C or nearly
     "_socket",  # AF_NETLINK, a number; no socket is made in the boundary
     "collections.abc",
-    "contextlib",
-    "enum",
     "errno",
     "fcntl",
     "gc",
@@ -29,7 +27,6 @@ ALLOWED_IN_BOUNDARY = {
     "pwd",  # the service user
     "resource",
     "select",
-    "signal",
     "stat",
     "struct",
     "sys",  # its command line, for the title
@@ -37,6 +34,7 @@ ALLOWED_IN_BOUNDARY = {
     "types",
     "__future__",
     "cnisandbox.hints",
+    "cnisandbox.light",
     # ours: the extension, the errors, itself
     "cnisandbox",
     "cnisandbox.errors",
@@ -83,7 +81,7 @@ ALLOWED_IN_ZYGOTE = {
     "time",
 }
 PARTS_OF_THE_PACKAGE = {
-    "monitor": {"audit", "boundary", "errors", "hints", "monitor", "netlink", "nft", "policy", "sysctl"},
+    "monitor": {"audit", "boundary", "errors", "hints", "light", "monitor", "netlink", "nft", "policy", "sysctl"},
     "runner": {"audit", "boundary", "cni", "errors", "hints", "monitor", "netlink", "policy", "profile", "runner"},
     "zygote": {"boundary", "cli", "errors", "hints", "plugin", "profile", "runner", "zygote"},
 }

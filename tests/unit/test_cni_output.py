@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from cnisandbox.cni import output
 from cnisandbox.cni.output import error_document, error_from, result_document, version_document
 from cnisandbox.cni.result import Address, Interface, Result
 from cnisandbox.cni.versions import SUPPORTED
@@ -115,3 +116,20 @@ def test_e2_a_delegates_error_is_read(data, code, msg, details):
 )
 def test_what_is_no_error_is_not_read_as_one(data):
     assert error_from(data) is None
+
+
+@pytest.mark.parametrize("indent", [None, 4])
+@pytest.mark.parametrize(
+    "value",
+    [
+        {},
+        [],
+        {"a": [], "b": {}, "c": [1, -2, 2.5, 1e300, True, False, None]},
+        [[], [[1], {"": {"x": "y"}}]],
+        {'quote " and \\ and / and \x00\x1f\x7f\t\n': "ü € \U0001f600 \u2028"},
+        "text",
+        0,
+    ],
+)
+def test_documents_are_written_as_json_writes_them(value: object, indent: int | None) -> None:
+    assert output._encode(value, indent) == f"{json.dumps(value, ensure_ascii=False, indent=indent)}\n".encode()  # type: ignore[arg-type]
