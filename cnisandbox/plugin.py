@@ -30,6 +30,7 @@ from cnisandbox.light import contextmanager, suppress
 # Below the first state directory, beside the indexes of host-local: a name that no network can have.
 _LOCKS = ".cnisandbox/.locks"
 
+_HOST_ROLE = "host worker"  # as boundary/workers.py has it
 _ESCAPES = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0)) if code != ord("\t")}
 
 
@@ -307,8 +308,16 @@ def needs_of(plugin: type[Plugin]) -> Needs:
     """Say what a plugin needs, with what makes its network workers gates."""
     needs = plugin.needs
     if needs.host or needs.container:
-        return needs._replace(gate=lambda *call: _gate(plugin.name, *call), open_log=_open_log)
+        return needs._replace(gate=lambda *call: _made_gate(plugin, *call), open_log=_open_log)
     return needs
+
+
+def _made_gate(plugin: type[Plugin], role: str, environment: Environment, log: Log | None) -> BecomeGate:
+    """Make the gate of a worker that is about to be forked, and load what it needs otherwise."""
+    if role == _HOST_ROLE and plugin.needs.is_nft_user:
+        # ORDER: before its fork, for it can open no library; after those of others, which confine themselves meanwhile.
+        from cnisandbox import _nftables  # noqa: F401, PLC0415 - see cnisandbox/late.py
+    return _gate(plugin.name, role, environment, log)
 
 
 def _gate(plugin: str, role: str, environment: Environment, log: Log | None) -> BecomeGate:

@@ -13,7 +13,6 @@ import errno
 import os
 from collections.abc import Callable
 
-from cnisandbox._nftables import ffi, lib
 from cnisandbox.errors import KernelRefused, quoted
 from cnisandbox.hints import Any
 from cnisandbox.monitor.client import NFTABLES, Gate, current
@@ -25,7 +24,6 @@ Command = dict[str, Any]
 # or more), so that 16 processes that all want the same thing are through long before.
 ATTEMPTS = 20
 
-_OUTPUT_FLAGS = lib.NFT_CTX_OUTPUT_JSON | lib.NFT_CTX_OUTPUT_NUMERIC_ALL  # numeric: no look-up in /etc/protocols
 _DETAILS_LIMIT = 500
 _SOCKET_FAILED = b"netlink: "  # how errors begin that are not about an object that a command names
 _NETLINK_NETFILTER = 12  # include/uapi/linux/netlink.h
@@ -85,6 +83,8 @@ def run_text(text: str, operation: str = "change", target: str = "nftables rules
     Raises:
         KernelRefused: As `run`.
     """
+    from cnisandbox._nftables import ffi, lib  # noqa: PLC0415 - see cnisandbox/late.py
+
     context = _connected(operation, target)
     status = lib.nft_run_cmd_from_buffer(context, text.encode())
     # ORDER: reading a buffer rewinds it, so both are read every time, or the next call would answer for this one.
@@ -171,13 +171,16 @@ def _connected(operation: str, target: str) -> Any:
     KERNEL: closing the socket after a transaction that deleted something waits for RCU (4 to 16 ms, Linux 6.18), so it
     is kept for as long as the process lives; then the wait is part of the exit.
     """
+    from cnisandbox._nftables import ffi, lib  # noqa: PLC0415 - see cnisandbox/late.py
+
     pid = os.getpid()
     if pid not in _contexts:
         _require_netfilter(operation, target)
         context = lib.nft_ctx_new(lib.NFT_CTX_DEFAULT)
         if context == ffi.NULL:
             raise KernelRefused(operation, target, errno.ENOMEM, "libnftables: no context")
-        lib.nft_ctx_output_set_flags(context, _OUTPUT_FLAGS)
+        # Numeric: no look-up in /etc/protocols.
+        lib.nft_ctx_output_set_flags(context, lib.NFT_CTX_OUTPUT_JSON | lib.NFT_CTX_OUTPUT_NUMERIC_ALL)
         lib.nft_ctx_buffer_output(context)
         lib.nft_ctx_buffer_error(context)
         _contexts.clear()  # a parent's, which is not freed: that would answer for a socket that is not ours
