@@ -358,7 +358,8 @@ def _read(text: str) -> object:
         raw, end = _scan(stripped, 0)
         if end == len(stripped):
             return raw
-    except (ValueError, StopIteration):
+    # While json.decoder is not loaded, the scanner of Python 3.11 has no error to raise: a SystemError for its caller.
+    except (ValueError, StopIteration, SystemError):
         pass
     from json import JSONDecoder  # noqa: PLC0415 - see cnisandbox/late.py
 

@@ -26,6 +26,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, NoReturn, cast
 
+from cnisandbox import late  # noqa: F401 - before the drop, as without a bundle
 from cnisandbox import plugin as plugins
 from cnisandbox.boundary import entry, namespaces
 from cnisandbox.boundary.attestation import verify

@@ -1,6 +1,8 @@
 """What is JSON and what is not, and typed access to it."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 
@@ -314,3 +316,24 @@ def test_what_is_no_ethernet_address_is_refused(text):
 def test_an_address_that_is_missing_is_refused(accessor):
     with pytest.raises(InvalidConfig, match=r"^ipam\.gateway: is missing$"):
         accessor(Value(None, "ipam.gateway"))
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"{", b"[1,]", b'{"a" 1}', b'"\\x"', b'"\n"', b"{} {}", b"nope", b"[1e999]", b"[NaN]", b'"\\ud800"']
+)
+def test_what_is_wrong_is_said_also_where_json_was_not_loaded(data: bytes) -> None:
+    """A plugin does not load it for a document in order."""
+    program = """
+import sys
+from cnisandbox.cni.value import decode
+from cnisandbox.errors import UndecodableInput
+assert "json" not in sys.modules
+try:
+    decode(sys.stdin.buffer.read())
+except UndecodableInput as error:
+    print(error.msg, end="")
+"""
+    done = subprocess.run([sys.executable, "-c", program], input=data, capture_output=True, check=True, timeout=30)
+    with pytest.raises(UndecodableInput) as caught:
+        decode(data)
+    assert done.stdout.decode() == caught.value.msg
