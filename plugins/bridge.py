@@ -14,7 +14,6 @@ import errno
 import os
 import time
 from collections.abc import Callable
-from ipaddress import ip_address, ip_interface
 
 from cnisandbox.boundary.sandbox import GIVEN_FD
 from cnisandbox.boundary.workers import Needs
@@ -24,6 +23,7 @@ from cnisandbox.cni.netconf import Attachment, NetConf
 from cnisandbox.cni.result import Address, Interface, Result, Route, require_expressible
 from cnisandbox.errors import CheckFailed, CniError, EnvironmentFailure, KernelRefused, NotAvailable, quoted
 from cnisandbox.hints import NamedTuple, NoReturn
+from cnisandbox.ip import ip_address, ip_interface
 from cnisandbox.names import attachment_alias, host_ifname, is_attachments, is_of_network, network_alias
 from cnisandbox.netlink import routes
 from cnisandbox.netlink.bridge import BridgeSetup, get_port, list_vlans, set_vlans
@@ -206,10 +206,11 @@ def _addresses(call: Call, config: BridgeConfig) -> Result:
 
 def _with_gateway(ip: Address, config: BridgeConfig) -> Address:
     # A prefix without room for two hosts has no address that could be the gateway's.
-    has_room = ip_interface(ip.address).network.num_addresses > 2
+    network = ip_interface(ip.address).network
+    has_room = network.num_addresses > 2
     if ip.gateway or not config.is_gateway or not has_room:
         return ip
-    return ip._replace(gateway=str(ip_interface(ip.address).network.network_address + 1))
+    return ip._replace(gateway=str(network.network_address._replace(number=network.network_address.number + 1)))
 
 
 def _first_gateways(ips: tuple[Address, ...]) -> dict[int, str]:

@@ -4,12 +4,11 @@
 Privilege: CAP_NET_ADMIN in the container's netns, in the container worker.
 """
 
-from ipaddress import ip_interface
-
 from cnisandbox.boundary.workers import Needs
 from cnisandbox.cni.result import Address, Interface, Result
 from cnisandbox.errors import CheckFailed, EnvironmentFailure
 from cnisandbox.hints import NoReturn
+from cnisandbox.ip import ip_interface
 from cnisandbox.netlink.addresses import list_addresses
 from cnisandbox.netlink.links import NO_MAC, get_link, set_up
 from cnisandbox.plugin import Call, Plugin, run

@@ -19,9 +19,9 @@ Source: RFC 8259; RFC 7493; Go encoding/json, "Unmarshal".
 
 import _json  # the C module: `json` takes 2 ms, for regular expressions that a document in order needs none of
 from collections.abc import Callable, Iterator
-from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface, ip_address
 
 from cnisandbox.errors import InvalidConfig, UndecodableInput, quoted
+from cnisandbox.ip import Address, Interface, ip_address
 
 MAX_DOCUMENT_BYTES = 1 << 20  # LIMIT: of one message of the boundary; a netconf with prevResult has a few kilobytes
 MAX_DEPTH = 64  # LIMIT: far above any netconf, far below where `repr` and `json` run out of stack
@@ -180,7 +180,7 @@ class Value:
             raise self.error(f"{self.raw} is not in {minimum}..{maximum}")
         return self.raw
 
-    def address(self) -> IPv4Address | IPv6Address:
+    def address(self) -> Address:
         """Return an IP address.
 
         Raises:
@@ -193,17 +193,15 @@ class Value:
             raise self.error(f"{quoted(text)} is not an IP address")
         return address
 
-    def interface(self) -> IPv4Interface | IPv6Interface:
+    def interface(self) -> Interface:
         """Return what `network` returns, as one object.
 
         Raises:
             InvalidConfig: As `network`.
         """
-        address, prefixlen = self.network()
-        kind = IPv4Interface if isinstance(address, IPv4Address) else IPv6Interface
-        return kind((int(address), prefixlen))
+        return Interface(*self.network())
 
-    def network(self) -> tuple[IPv4Address | IPv6Address, int]:
+    def network(self) -> tuple[Address, int]:
         """Return an IP address and its prefix length; bits behind the prefix are kept.
 
         Raises:
@@ -376,11 +374,9 @@ def _fold(key: str) -> str:
     return key.lower().replace("\u017f", "s")
 
 
-def _address(text: str) -> IPv4Address | IPv6Address | None:
+def _address(text: str) -> Address | None:
     try:
         address = ip_address(text)
     except ValueError:
         return None
-    if isinstance(address, IPv6Address) and (address.scope_id is not None or address.ipv4_mapped):
-        return None
-    return address
+    return None if address.is_mapped else address

@@ -8,13 +8,13 @@ Privilege: none.
 Source: containernetworking/plugins v1.9.1, plugins/ipam/host-local/main.go and backend/allocator/allocator.go.
 """
 
-from ipaddress import ip_address
 from itertools import islice
 
 from cnisandbox.cni.netconf import Attachment
 from cnisandbox.cni.result import Address
 from cnisandbox.errors import InvalidConfig, InvalidEnvironment, NotAvailable, TryAgain
 from cnisandbox.hints import NamedTuple
+from cnisandbox.ip import ip_address
 from cnisandbox.ipam.config import Requested
 from cnisandbox.ipam.ranges import Range, RangeSet, candidates, range_of, range_set_text
 from cnisandbox.ipam.store import Store

@@ -5,8 +5,6 @@ Privilege: none.
 Source: containernetworking/plugins v1.9.1, plugins/ipam/host-local/backend/allocator/config.go.
 """
 
-from ipaddress import IPv4Address, IPv6Address
-
 from cnisandbox.cni.args import parse_args
 from cnisandbox.cni.netconf import NetConf
 from cnisandbox.cni.result import Route, route_from
@@ -14,6 +12,7 @@ from cnisandbox.cni.value import Value
 from cnisandbox.cni.versions import ONE_ADDRESS_PER_FAMILY
 from cnisandbox.errors import InvalidConfig, InvalidEnvironment
 from cnisandbox.hints import NamedTuple
+from cnisandbox.ip import Address
 from cnisandbox.ipam.ranges import RangeSet, parse_range, parse_range_set, require_disjoint
 
 DEFAULT_DATA_DIR = "/var/lib/cni/networks"
@@ -30,7 +29,7 @@ class Requested(NamedTuple):
         source: Where it asks, for messages.
     """
 
-    address: IPv4Address | IPv6Address
+    address: Address
     source: str
 
 
@@ -126,6 +125,6 @@ def _requested_by_args(args: str) -> tuple[Requested, ...]:
         raise InvalidEnvironment(error.msg, error.details) from error
 
 
-def _address(value: Value) -> IPv4Address | IPv6Address:
+def _address(value: Value) -> Address:
     """Read an address that may have a prefix length; which one it gets is the range's business."""
     return value.interface().ip if "/" in value.string() else value.address()

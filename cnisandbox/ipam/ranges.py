@@ -8,11 +8,11 @@ Source: containernetworking/plugins v1.9.1, plugins/ipam/host-local/backend/allo
 """
 
 from collections.abc import Iterator, Sequence
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from itertools import pairwise
 
 from cnisandbox.cni.value import Value
 from cnisandbox.hints import NamedTuple
+from cnisandbox.ip import Address, Network, ip_address
 
 _IPV4 = 4
 _SMALLEST_HOST_BITS = 2
@@ -42,9 +42,9 @@ class Range(NamedTuple):
         """Write an address of this range's version in canonical text (RFC 5952)."""
         if self.version == _IPV4:
             return ".".join(map(str, number.to_bytes(4)))
-        return str(IPv6Address(number))
+        return str(Address(6, number))
 
-    def has(self, address: IPv4Address | IPv6Address) -> bool:
+    def has(self, address: Address) -> bool:
         """Whether an address lies in the range, which the gateway may do."""
         return address.version == self.version and self.first <= int(address) <= self.last
 
@@ -61,7 +61,7 @@ def range_set_text(range_set: RangeSet) -> str:
     return ",".join(map(str, range_set))
 
 
-def range_of(range_set: RangeSet, address: IPv4Address | IPv6Address) -> Range | None:
+def range_of(range_set: RangeSet, address: Address) -> Range | None:
     """Return the range of a set in which an address lies."""
     return next((part for part in range_set if part.has(address)), None)
 
@@ -157,14 +157,14 @@ def parse_range(value: Value) -> Range:
     return part
 
 
-def _address_in(network: IPv4Network | IPv6Network, value: Value, default: int) -> int:
+def _address_in(network: Network, value: Value, default: int) -> int:
     number = _address_like(network, value, default)
     if not int(network.network_address) <= number <= int(network.broadcast_address):
         raise value.error(f"{value.string()} is not in network {network}")
     return number
 
 
-def _address_like(network: IPv4Network | IPv6Network, value: Value, default: int) -> int:
+def _address_like(network: Network, value: Value, default: int) -> int:
     if not value.string():
         return default
     address = value.address()

@@ -41,12 +41,12 @@ import fcntl
 import os
 import time
 from collections.abc import Callable, Iterable
-from ipaddress import ip_address
 from types import TracebackType
 
 from cnisandbox.cni.netconf import Attachment
 from cnisandbox.errors import CniError, IoFailure, TryAgain, reason
 from cnisandbox.hints import NamedTuple
+from cnisandbox.ip import ip_address
 from cnisandbox.ipam.index import NEW, Index, Seal, entry_name, write_file
 from cnisandbox.light import suppress
 
@@ -481,7 +481,7 @@ def _is_address(name: str) -> bool:
         ip_address(name)
     except ValueError:
         return False
-    return "%" not in name
+    return True
 
 
 def _held_in(records: Iterable[tuple[str, Attachment | None]], owner: Attachment) -> list[str]:

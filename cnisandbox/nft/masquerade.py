@@ -42,12 +42,12 @@ caller can masquerade an address that is not its own, or stop masquerading one: 
 """
 
 from collections.abc import Collection
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_interface
 
 from cnisandbox.boundary.calls import declared
 from cnisandbox.digest import sha512_hex
 from cnisandbox.errors import InvalidConfig, quoted
 from cnisandbox.hints import Any, NamedTuple
+from cnisandbox.ip import Address, Network, ip_address, ip_interface
 from cnisandbox.nft import reference
 from cnisandbox.nft.connection import Command, chains_of, listed, rules_of, transact
 from cnisandbox.nft.shared import MAPS, MASQ, POSTROUTING, rule_of_attachment, shared_rules
@@ -59,9 +59,8 @@ _SRCNAT_PRIORITY = 100
 _ATTACHMENT_PREFIX = "cni-"  # a name that nft(8) can read back begins with a letter
 _COMMENT_LIMIT = 128  # LIMIT: bytes; NFTNL_UDATA_COMMENT_MAXLEN, include/nftables.h of nftables 1.0.6
 
-_Address = IPv4Address | IPv6Address
-_Sources = dict[_Address, IPv4Network | IPv6Network]
-_Owners = dict[_Address, str]
+_Sources = dict[Address, Network]
+_Owners = dict[Address, str]
 
 
 class Owner(NamedTuple):
@@ -216,11 +215,11 @@ def _is_intact() -> bool:
     return [rule["expr"] for rule in rules] == shared_rules()[POSTROUTING]
 
 
-def _rule_body(address: _Address, subnet: IPv4Network | IPv6Network) -> list[Statement]:
+def _rule_body(address: Address, subnet: Network) -> list[Statement]:
     return rule_of_attachment(protocol_of(address), text_of(address), network_operand(subnet))
 
 
-def _element(address: _Address, value: Statement | None = None) -> Command:
+def _element(address: Address, value: Statement | None = None) -> Command:
     """Name the element of an address, with its verdict if it is to be made."""
     key = text_of(address)
     return _TABLE.element(MAPS[protocol_of(address)], key if value is None else [key, value])
@@ -235,7 +234,7 @@ def _installation(chain: str, sources: _Sources, comment: str) -> list[Command]:
     return commands
 
 
-def _withdrawal(chain: str, owners: _Owners | None, addresses: Collection[_Address] | None = None) -> list[Command]:
+def _withdrawal(chain: str, owners: _Owners | None, addresses: Collection[Address] | None = None) -> list[Command]:
     """Take addresses away from an attachment, and with the last one its chain.
 
     Args:
@@ -261,7 +260,7 @@ def _withdrawal(chain: str, owners: _Owners | None, addresses: Collection[_Addre
     return commands
 
 
-def _source(rule: Command) -> _Address | None:
+def _source(rule: Command) -> Address | None:
     """Find the source address that a rule of an attachment is about; None for a rule that is not ours."""
     for statement in rule["expr"]:
         comparison: dict[str, Any] = statement.get("match", {})
@@ -283,7 +282,7 @@ def _owners() -> _Owners:
     return owners
 
 
-def _address(operand: Any) -> _Address | None:
+def _address(operand: Any) -> Address | None:
     """Parse an address that the kernel has listed; None for anything else, which somebody else has written there."""
     try:
         return ip_address(operand) if isinstance(operand, str) else None

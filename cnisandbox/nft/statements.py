@@ -4,9 +4,9 @@ Source: libnftables-json(5), nftables 1.0.6.
 """
 
 from _socket import AF_INET, AF_INET6, inet_ntop
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 from cnisandbox.hints import Any
+from cnisandbox.ip import Address, Network
 from cnisandbox.nft.connection import Command
 
 Statement = dict[str, Any]
@@ -22,17 +22,17 @@ def match(left: Statement, right: Any, op: str = "==") -> Statement:
     return {"match": {"op": op, "left": left, "right": right}}
 
 
-def protocol_of(address: IPv4Address | IPv6Address | IPv4Network | IPv6Network) -> str:
+def protocol_of(address: Address | Network) -> str:
     """Return the protocol whose header holds such an address: "ip" or "ip6"."""
     return "ip" if address.version == 4 else "ip6"
 
 
-def text_of(address: IPv4Address | IPv6Address) -> str:
+def text_of(address: Address) -> str:
     """Write an address as libnftables lists it: as inet_ntop(3) does, where Python writes ::ffff:1.2.3.4 otherwise."""
     return inet_ntop(AF_INET if address.version == 4 else AF_INET6, address.packed)
 
 
-def network_operand(network: IPv4Network | IPv6Network) -> Any:
+def network_operand(network: Network) -> Any:
     """Write a network as libnftables lists it: a prefix, or one address when it is no more than that."""
     address = text_of(network.network_address)
     if network.prefixlen == network.max_prefixlen:
