@@ -20,6 +20,7 @@ A launcher executes this file, and does not import it: `cnisandbox/__init__` imp
 Privilege: everything the runtime has.
 """
 
+import _collections_abc
 import _imp
 import marshal  # noqa: TID251 - byte code, of which the interpreter's own files are made too; never data from outside
 import os
@@ -55,6 +56,8 @@ def use(path: str) -> bool:
     except (OSError, ValueError, EOFError, TypeError):
         return False
     sys.meta_path.insert(0, finder)
+    # As newer interpreters do: `os` has loaded it, and the package that stands in front of it takes a millisecond.
+    sys.modules.setdefault("collections.abc", _collections_abc)
     return True
 
 
