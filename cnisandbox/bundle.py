@@ -7,7 +7,7 @@ of them, asks for its state, opens and reads it. A bundle, which `cnisandbox ins
       head      magic number of the interpreter's byte code · hash of the rest · length of the index
       index     the module path that it was made with · path, mtime and size of each source · the modules, each with the
                 place of its code
-      code      a code object for each module
+      code      a code object for each module; none for an extension, of which the bundle knows where it is
 
 It is used if everything in it is as it was: the interpreter's version, the module path, each source. Otherwise it is
 ignored, whatever is wrong with it, and modules are imported from their own files.
@@ -29,14 +29,14 @@ import sys
 
 # What importlib.machinery and importlib.util export, which are not loaded at this time and take a millisecond.
 from _frozen_importlib import ModuleSpec
-from _frozen_importlib_external import MAGIC_NUMBER, SourceFileLoader
+from _frozen_importlib_external import MAGIC_NUMBER, ExtensionFileLoader, SourceFileLoader
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import CodeType
 
-    # name, file, file of its byte code, where its submodules are if it is a package
-    Module = tuple[str, str, str, list[str] | None]
+    # name, file, file of its byte code if it can have one, where its submodules are if it is a package
+    Module = tuple[str, str, str | None, list[str] | None]
     Found = dict[str, tuple[Module, memoryview]]
     Source = tuple[str, int, int]
 
@@ -93,11 +93,13 @@ def load(path: str, search_path: list[str]) -> "Found":
     return {module[0]: (module, code[start:end]) for module, start, end in modules}
 
 
-def pack(search_path: list[str], sources: "list[Source]", modules: "list[Module]", codes: "list[CodeType]") -> bytes:
+def pack(
+    search_path: list[str], sources: "list[Source]", modules: "list[Module]", codes: "list[CodeType | None]"
+) -> bytes:
     """Make the content of a bundle."""
     places, pieces, end = [], [], 0
     for module, code in zip(modules, codes, strict=True):
-        piece = marshal.dumps(code)
+        piece = marshal.dumps(code) if code else b""
         pieces.append(piece)
         places.append((module, end, end := end + len(piece)))
     index = marshal.dumps((search_path, sources, places))
@@ -154,7 +156,8 @@ class _Finder:
         if name not in self._found:
             return None
         (_, origin, cached, locations), code = self._found[name]
-        spec = ModuleSpec(name, _Loader(name, origin, code), origin=origin, is_package=locations is not None)
+        loader = _Loader(name, origin, code) if code else ExtensionFileLoader(name, origin)
+        spec = ModuleSpec(name, loader, origin=origin, is_package=locations is not None)
         spec.submodule_search_locations = locations
         spec.has_location = True
         spec.cached = cached

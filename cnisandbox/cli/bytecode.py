@@ -15,8 +15,7 @@ from cnisandbox.errors import reason
 if TYPE_CHECKING:
     from cnisandbox.bundle import Module, Source
 
-# As a launcher does it, without the bundle. What the interpreter starts with is loaded before a bundle can be used;
-# extension modules have no byte code.
+# As a launcher does it, without the bundle. What the interpreter starts with is loaded before a bundle can be used.
 _LIST_MODULES = """\
 import sys
 sys.path += {directories!r}
@@ -26,7 +25,7 @@ found = [(name, getattr(sys.modules[name], "__spec__", None)) for name in sys.mo
 print((sys.path, [
     (name, spec.origin, spec.cached, spec.submodule_search_locations)
     for name, spec in found
-    if type(getattr(spec, "loader", None)).__name__ == "SourceFileLoader"
+    if type(getattr(spec, "loader", None)).__name__ in ("SourceFileLoader", "ExtensionFileLoader")
 ]))
 """
 
@@ -105,11 +104,14 @@ def _content(plugin: str) -> bytes:
     search_path, modules = _list_modules(_SHIM_IMPORTS if plugin == SHIM else imports)
     # Its format is what bundle.py makes of it, and its filters what their makers do: it is no fresher than those.
     sources = [_source(path) for path in (bundle.__file__, *_filter_makers())]
-    codes = []
-    for name, path, _, _ in modules:
+    codes: list[CodeType | None] = []
+    for name, path, cached, _ in modules:
         # ORDER: the state first; a change between the two then makes the bundle stale
         sources.append(_source(path))
-        codes.append(_filters(path) if name == compiled.__name__ else _compiled(path))
+        if cached is None:
+            codes.append(None)
+        else:
+            codes.append(_filters(path) if name == compiled.__name__ else _compiled(path))
     return bundle.pack(search_path, sources, modules, codes)
 
 

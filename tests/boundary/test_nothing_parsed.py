@@ -12,12 +12,12 @@ any file of the network's state. The control is level root, where the very same 
 import json
 import os
 import re
-import sys
 from collections.abc import Iterator
 from typing import NamedTuple
 
 import pytest
 
+from cnisandbox.cli import launcher
 from tests.boundary.observe import NETCONF, variables
 from tests.boundary.trace import NETCONF_PATH, SystemCall, trace
 from tests.world import World, new_world
@@ -146,5 +146,5 @@ def test_no_program_is_executed_but_the_plugin_itself_and_its_interpreter(harden
     for kind in KINDS:
         calls = [call for call in hardened[kind].calls if call.name in ("execve", "execveat")]
         programs = [call.text.split('"')[1] for call in calls]
-        assert [os.path.basename(programs[0]), *programs[1:]] == ["bridge", sys.executable], kind
+        assert [os.path.basename(programs[0]), *programs[1:]] == ["bridge", launcher.interpreter()], kind
         assert len({call.pid for call in calls}) == 1, kind

@@ -55,7 +55,7 @@ def path(place: Path) -> Path:
         (PACKAGE, str(package), importlib.util.cache_from_source(str(package)), [str(package.parent)]),
         (INNER, str(inner), importlib.util.cache_from_source(str(inner)), None),
     ]
-    codes = [code_of("WHERE = 'bundle'\n", package), code_of(inner.read_text(), inner)]
+    codes: list[CodeType | None] = [code_of("WHERE = 'bundle'\n", package), code_of(inner.read_text(), inner)]
     sources = [(str(source), source.stat().st_mtime_ns, source.stat().st_size) for source in (package, inner)]
     made = directory / "a.bundle"
     made.write_bytes(bundle.pack(sys.path, sources, modules, codes))
@@ -219,7 +219,18 @@ class TestWriting:
             "cnisandbox.monitor.gate",
             "json",
         }
-        assert not names & {"encodings", "os", "__main__", "cnisandbox._native", "cnisandbox.plugins.bridge"}
+        assert not names & {"encodings", "os", "__main__", "cnisandbox.plugins.bridge"}
+
+    def test_extensions_are_found_where_they_are(self, directory: Path) -> None:
+        bytecode.write_bundles()
+        search_path, _ = bytecode._list_modules("")
+        finder = bundle._Finder(bundle.load(str(directory / "bridge.bundle"), search_path))
+        for name in ("cnisandbox._native", "cnisandbox._nftables", "_cffi_backend", "resource"):
+            spec, usual = finder.find_spec(name), importlib.util.find_spec(name)
+            assert spec is not None
+            assert usual is not None
+            assert type(spec.loader) is type(usual.loader)
+            assert (spec.origin, spec.cached, spec.has_location) == (usual.origin, usual.cached, usual.has_location)
 
     def test_filters_of_a_bundle_are_what_would_be_compiled(self, directory: Path) -> None:
         bytecode.write_bundles()
