@@ -13,12 +13,12 @@ import _socket  # the C module: `socket` takes 3 ms to make its enums
 import os
 import stat
 import time
-from contextlib import suppress
 
 from cnisandbox.audit.encode import encode
 from cnisandbox.audit.words import line_of
 from cnisandbox.errors import IoFailure, quoted, reason
 from cnisandbox.hints import Any, NamedTuple, Protocol
+from cnisandbox.light import suppress
 
 JOURNALD = "journald"
 FILE = "file"

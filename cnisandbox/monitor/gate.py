@@ -12,9 +12,7 @@ Privilege: CAP_NET_ADMIN in its netns.
 """
 
 import _socket  # the C module: `socket` takes 3 ms to make its enums
-import contextlib
 import errno
-import json
 import os
 import struct
 
@@ -23,6 +21,7 @@ from cnisandbox.boundary.credentials import CAP_NET_ADMIN
 from cnisandbox.boundary.wire import Channel
 from cnisandbox.errors import BoundaryViolation, KernelRefused
 from cnisandbox.hints import NoReturn
+from cnisandbox.light import suppress
 from cnisandbox.monitor.client import NFTABLES, OPEN, READ_SYSCTL, RECEIVE, SEND, WRITE_SYSCTL
 from cnisandbox.monitor.sender import deliver
 from cnisandbox.monitor.world import KernelWorld
@@ -145,7 +144,7 @@ class _Gate:
         if verdict.is_permitted:
             self._judge.after_send(verdict)
         answers: list[bytes] = []
-        with contextlib.suppress(BlockingIOError):
+        with suppress(BlockingIOError):
             while sum(map(len, answers)) < _RECEIVE_BYTES:
                 answers.append(self._receive(protocol, _socket.MSG_DONTWAIT))
         return answers
@@ -171,6 +170,8 @@ class _Gate:
         if found:
             raise OSError(errno.EPERM, f"nf_tables: {found}")
         # What was understood, encoded again: a key that stands twice must not mean another thing to libnftables.
+        import json  # noqa: PLC0415 - see cnisandbox/late.py
+
         return run_text(json.dumps(json.loads(text)))
 
 

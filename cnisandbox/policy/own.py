@@ -7,7 +7,6 @@ Privilege: none.
 """
 
 import _socket  # the C module: `socket` takes 3 ms to make its enums
-import json
 from collections.abc import Callable
 
 from cnisandbox.nft.shared import MAPS, rule_of_attachment, shared_rules
@@ -188,6 +187,8 @@ def complaint_about_commands(text: str, rule_at: RuleAt) -> str:
         text: As libnftables-json(5) describes; any text.
         rule_at: Looks at what stands in a rule, by family, table, chain and handle; what it raises is passed on.
     """
+    import json  # noqa: PLC0415 - see cnisandbox/late.py
+
     try:
         commands = json.loads(text)["nftables"]
         found = [

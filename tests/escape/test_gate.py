@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from cnisandbox import late  # noqa: F401 - before the drop, as without a bundle
 from cnisandbox.boundary import namespaces
 from cnisandbox.boundary.levels import Level
 from cnisandbox.boundary.sandbox import NETLINK_NETFILTER, NETLINK_ROUTE, network_worker, service_user, spawn

@@ -45,7 +45,6 @@ ALLOWED_IN_MONITOR = {
     "_socket",  # netlink sockets, made for a worker
     "array",  # descriptors that the opener passes on
     "collections.abc",
-    "contextlib",
     "errno",
     "fcntl",
     "json",  # a gate: what it has understood of the nftables commands is what runs, encoded again
