@@ -16,7 +16,7 @@ from cnisandbox.hints import NamedTuple
 # Name of each stage and what it does; a failure carries the name.
 STAGES = {
     "open": "open the netns once, and the state directories; refuse our own netns",
-    "load": "import everything: after the drop no file can be read",
+    "load": "have all code in memory: after the drop no file can be read",
     "channel": "make the channels: pipes, because a socket would lead back to the host's netns",
     "fork": "fork into a pid namespace and close every descriptor that is not on the keep-list",
     "namespaces": "enter own mount, ipc, uts, cgroup namespaces; exchange the root for an empty one; enter the netns",
