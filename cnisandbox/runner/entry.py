@@ -1,20 +1,30 @@
 """The entry of a run: what `cnisandbox exec` and the shims begin with, root for as short a time as possible.
 
     runtime -> entry    validates the CNI_* variables, opens netns, state directories and log, loads the profile
-                 |- monitor, and below it opener and worker (supervision.py)
+                 |- monitor, and below it opener and worker (supervision.py): they wait, and are told what was found
                  '- drops everything itself = the keeper: reads standard input, and passes on what goes in and out
 
 Privilege: everything the runtime has, until `_drop`. Nothing of standard input, of CNI_ARGS or of a state file is read
 before; a profile is configuration of root's alone.
 """
 
+import _socket  # the C module: `socket` takes 3 ms to make its enums
 import gc
 import os
+import signal
 
-from cnisandbox.audit import open_log
+from cnisandbox.audit.log import LogTarget, open_log
 from cnisandbox.boundary import limits, namespaces, seccomp
 from cnisandbox.boundary.attestation import Attestation, Expectation
-from cnisandbox.boundary.confinement import Confinement, confine, expected_limits, expected_mounts, stage
+from cnisandbox.boundary.confinement import (
+    Confinement,
+    Ground,
+    complete,
+    expected_limits,
+    expected_mounts,
+    prepare,
+    stage,
+)
 from cnisandbox.boundary.credentials import mask_of
 from cnisandbox.boundary.entry import (
     drop_for_error,
@@ -24,7 +34,7 @@ from cnisandbox.boundary.entry import (
 )
 from cnisandbox.boundary.environment import read_environment
 from cnisandbox.boundary.levels import Level
-from cnisandbox.boundary.sandbox import service_user
+from cnisandbox.boundary.sandbox import ServiceUser, fork_into, service_user
 from cnisandbox.boundary.state import open_named_state_dirs
 from cnisandbox.boundary.title import set_title
 from cnisandbox.boundary.wire import Channel, channel_pair
@@ -36,7 +46,8 @@ from cnisandbox.profile.load import load_profile, profile_for
 from cnisandbox.runner.facts import WorkerExpectation
 from cnisandbox.runner.keeper import Keeper, Streams, keep, say
 from cnisandbox.runner.plan import Plan, find_plugin, process_of_path
-from cnisandbox.runner.supervision import Tools, be_monitor, confinement
+from cnisandbox.runner.supervision import Ends, be_monitor, confinement
+from cnisandbox.runner.waiting import Settle, tell
 
 _ORDER = (Level.ROOT, Level.NETADMIN, Level.HARDENED, Level.MEDIATED)
 
@@ -68,9 +79,63 @@ class Slot(NamedTuple):
 
     Attributes:
         status_fd: Where the exit status goes as well, for who waits for it and is not our parent.
+        ahead: What was made ahead.
     """
 
     status_fd: int
+    ahead: "Ahead"
+
+
+class Ahead(NamedTuple):
+    """What no call has an influence on, made for one call.
+
+    Attributes:
+        user: Whom everybody becomes.
+        own_namespaces: Inode numbers of the namespaces that this process was made in.
+        filters: How many filters it is under.
+        monitor_pid: The monitor, which waits, as do opener and worker below it.
+        channel: To the monitor.
+        ends: Where the three are told what they are for.
+        ground: What the keeper stands on.
+    """
+
+    user: ServiceUser
+    own_namespaces: dict[str, int]
+    filters: int
+    monitor_pid: int
+    channel: Channel
+    ends: Ends
+    ground: Ground
+
+
+def make_ahead(settle: Settle) -> Ahead:
+    """Make everything that no call has an influence on, for one call.
+
+    Args:
+        settle: What each process does last before it waits, for its role.
+
+    Raises:
+        CniError: something cannot be made.
+    """
+    user = service_user()
+    own_namespaces = namespaces.inodes()
+    filters = _own_filters()
+    with stage("channel", "entry"):
+        ours, theirs = channel_pair("monitor", "keeper")
+        pairs = [_socket.socketpair(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC) for _ in Ends._fields]
+    with stage("fork", "entry"):
+        pid_namespaces = namespaces.NewPidNamespaces()
+        monitor_pid = fork_into(pid_namespaces)
+    if monitor_pid == 0:
+        be_monitor(user, theirs, Ends(*(end for _, end in pairs)), settle)
+    pid_namespaces.close()
+    theirs.close()
+    for _, end in pairs:
+        end.close()
+    ends = Ends(*(end for end, _ in pairs))
+    ground = prepare(_keeper_confinement(user), comes_back=True)
+    settle("keeper")
+    return Ahead(user, own_namespaces, filters, monitor_pid, ours, ends, ground)
 
 
 def run(options: Options, slot: Slot | None = None) -> NoReturn:
@@ -102,40 +167,39 @@ def _run(options: Options, slot: Slot | None) -> NoReturn:
         program = dict(options.overlays).get(plugin, plugin)
         if slot:  # who waits for the status then learns it from our parent, when the plugin has ended
             os.set_inheritable(slot.status_fd, True)
+            os.kill(slot.ahead.monitor_pid, signal.SIGKILL)
+            os.waitpid(slot.ahead.monitor_pid, 0)
         os.execve(program, [plugin, *options.arguments], os.environ)  # noqa: S606 - no shell is wanted
     if os.geteuid() != 0:
         raise PrivilegeNotDropped("confine plugin: only root can", "have the runtime, or sudo, execute it")
+    ahead = slot.ahead if slot else make_ahead(lambda _: None)
     with stage("open", "entry"):
-        user = service_user()
-        own_namespaces = namespaces.inodes()
         netns = open_container_netns(environment) if environment else None
         attest_fd = open_attest_file(options.attest_path or os.environ.get("CNISANDBOX_ATTEST", ""))
         log = open_log(options.log or os.environ.get("CNISANDBOX_LOG", ""))
-        state_dirs = open_named_state_dirs(profile.state, *user)
+        state_dirs = open_named_state_dirs(profile.state, *ahead.user)
+        pipes = [os.pipe2(os.O_CLOEXEC) for _ in range(3)]
     holder = process_of_path(environment.netns_path) if environment and netns else 0
     plan = Plan(
-        plugin, options.arguments, options.overlays, profile, level, user, environment, netns, state_dirs, holder
+        plugin, options.arguments, options.overlays, profile, level, ahead.user, environment, netns, state_dirs, holder
     )
-    filters = _own_filters()
-    with stage("channel", "entry"):
-        ours, theirs = channel_pair("monitor", "keeper")
-        pipes = [os.pipe2(os.O_CLOEXEC) for _ in range(3)]
-    standard = (pipes[0][0], pipes[1][1], pipes[2][1])
     streams = Streams(pipes[0][1], pipes[1][0], pipes[2][0])
-    tools = Tools(theirs, standard, log.fd if log else -1, log.kind if log else "file", dict(os.environ))
-    with stage("fork", "entry"):
-        pid_namespaces = namespaces.NewPidNamespaces()
-        pid_namespaces.before_fork()
-        monitor_pid = os.fork()
-    if monitor_pid == 0:
-        for fd in (*streams, ours.read_fd, ours.write_fd):
-            os.close(fd)
-        be_monitor(plan, tools)
-    pid_namespaces.after_fork()
-    expectations = _expectations(plan, monitor_pid, own_namespaces, filters)
-    keeper_said, expected = _drop(plan, ours, streams, attest_fd, own_namespaces, slot)
+    with stage("channel", "entry"):
+        _tell(plan, ahead.ends, log, (pipes[0][0], pipes[1][1], pipes[2][1]))
+    expectations = _expectations(plan, ahead)
+    keeper_said, expected = _drop(plan, ahead, streams, attest_fd, slot)
     status_fd = slot.status_fd if slot else None
-    keep(Keeper(plan, ours, streams, monitor_pid, attest_fd, status_fd, keeper_said, expected, *expectations))
+    pid = ahead.monitor_pid
+    keep(Keeper(plan, ahead.channel, streams, pid, attest_fd, status_fd, keeper_said, expected, *expectations))
+
+
+def _tell(plan: Plan, ends: Ends, log: LogTarget | None, standard: tuple[int, int, int]) -> None:
+    """Tell everybody what they are for; who has the longest way to go comes first."""
+    variables = b"\0".join(name + b"=" + value for name, value in os.environb.items())
+    tell(ends.worker, plan, variables, standard)
+    if plan.netns is not None:
+        tell(ends.opener, plan)
+    tell(ends.monitor, plan, (log.kind if log else "file").encode(), (log.fd,) if log else ())
 
 
 def _level(options: Options, highest: Level) -> Level:
@@ -168,21 +232,12 @@ def _own_filters() -> int:
     return next(int(line.split()[1]) for line in lines if line.startswith("Seccomp_filters:"))
 
 
-def _drop(
-    plan: Plan,
-    channel: Channel,
-    streams: Streams,
-    attest_fd: int | None,
-    own_namespaces: dict[str, int],
-    slot: Slot | None,
-) -> tuple[Attestation, Expectation]:
-    """Become the keeper."""
-    set_title(f"cnisandbox: keeper [{plan.name}]")
-    wanted = Confinement(
+def _keeper_confinement(user: ServiceUser) -> Confinement:
+    return Confinement(
         role="keeper",
         level=Level.HARDENED,
-        uid=plan.user.uid,
-        gid=plan.user.gid,
+        uid=user.uid,
+        gid=user.gid,
         capabilities=(),
         netns_fd=None,
         userns_fd=None,
@@ -195,11 +250,21 @@ def _drop(
         address_space_bytes=limits.ADDRESS_SPACE_BYTES,
         dies_with_parent=False,
     )
+
+
+def _drop(
+    plan: Plan, ahead: Ahead, streams: Streams, attest_fd: int | None, slot: Slot | None
+) -> tuple[Attestation, Expectation]:
+    """Become the keeper."""
+    set_title(f"cnisandbox: keeper [{plan.name}]")
+    channel = ahead.channel
     kept = {0, 1, 2, channel.read_fd, channel.write_fd, *streams} | (set() if attest_fd is None else {attest_fd})
     kept |= {slot.status_fd} if slot else set()
     parent = None if slot else os.getppid()  # a slot outlives its zygote
-    expected = _expectation(wanted, own_namespaces, parent, own_namespaces["net"])
-    return confine(wanted, kept), expected._replace(descriptors=tuple(sorted(kept)), has_own_pid_namespace=False)
+    wanted = _keeper_confinement(ahead.user)
+    expected = _expectation(wanted, ahead.own_namespaces, parent, ahead.own_namespaces["net"])
+    said = complete(wanted, kept, ahead.ground)
+    return said, expected._replace(descriptors=tuple(sorted(kept)), has_own_pid_namespace=False)
 
 
 def _expectation(
@@ -223,17 +288,15 @@ def _expectation(
     )
 
 
-def _expectations(
-    plan: Plan, monitor_pid: int, own_namespaces: dict[str, int], filters: int
-) -> tuple[Expectation, Expectation | None, WorkerExpectation]:
+def _expectations(plan: Plan, ahead: Ahead) -> tuple[Expectation, Expectation | None, WorkerExpectation]:
     """Say what the monitor, the opener and the worker must be."""
-    monitor = _expectation(confinement(plan, "monitor"), own_namespaces, monitor_pid, own_namespaces["net"])
-    monitor = monitor._replace(parent_pid=os.getpid())
+    own = ahead.own_namespaces
+    monitor = _expectation(confinement("monitor", ahead.user), own, os.getpid(), own["net"])
     opener = None
     if plan.netns is not None:
-        opener = _expectation(confinement(plan, "opener"), own_namespaces, monitor_pid, plan.netns.inode)
+        opener = _expectation(confinement("opener", ahead.user, plan), own, ahead.monitor_pid, plan.netns.inode)
     netns_inode = plan.netns.inode if plan.netns else 0
-    worker = WorkerExpectation(plan.level, *plan.user, own_namespaces, netns_inode, filters)
+    worker = WorkerExpectation(plan.level, *plan.user, own, netns_inode, ahead.filters)
     return monitor, opener, worker
 
 

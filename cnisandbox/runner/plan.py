@@ -3,6 +3,7 @@
 Privilege: none; paths are only looked at.
 """
 
+import json
 import os
 import stat
 
@@ -14,8 +15,8 @@ from cnisandbox.boundary.sandbox import ServiceUser
 from cnisandbox.boundary.state import StateDir
 from cnisandbox.boundary.view import Mount, clone_tree, new_temporary
 from cnisandbox.errors import InvalidConfig, IoFailure, quoted, reason
-from cnisandbox.hints import NamedTuple
-from cnisandbox.profile.schema import Profile
+from cnisandbox.hints import Any, NamedTuple
+from cnisandbox.profile.schema import Profile, from_plain, to_plain
 
 # Libraries and interpreters; what may be executed of them is another question, which Landlock answers.
 _SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
@@ -64,6 +65,58 @@ class Plan(NamedTuple):
         named = self.environment.plugin_dirs if self.environment else ()
         here = os.path.dirname(os.path.abspath(self.plugin))
         return tuple(dict.fromkeys([here, *(path for path in named if os.path.isabs(path) and os.path.isdir(path))]))
+
+
+def write_plan(plan: Plan) -> tuple[bytes, list[int]]:
+    """Write a plan down, for a process that was forked before there was one.
+
+    Returns:
+        The text, and the descriptors that go with it.
+    """
+    environment, netns = plan.environment, plan.netns
+    fields = plan._asdict() | {
+        "profile": to_plain(plan.profile),
+        "level": plan.level.value,
+        "environment": environment and environment._replace(level=environment.level.value),  # type: ignore[arg-type]
+        "netns": netns and netns.inode,
+        "state_dirs": [item.path for item in plan.state_dirs],
+    }
+    return json.dumps(fields).encode(), [*(item.fd for item in plan.state_dirs), *((netns.fd,) if netns else ())]
+
+
+def read_plan(text: bytes, descriptors: list[int]) -> tuple[Plan, list[int]]:
+    """Read what `write_plan` wrote.
+
+    Args:
+        text: The text.
+        descriptors: Those that came with it, and perhaps others behind them.
+
+    Returns:
+        The plan, and the others.
+    """
+    # TRUST: the entry wrote it, of whom we are a fork; it has checked what is in it.
+    fields = json.loads(text)
+    rest = iter(descriptors)
+    environment = fields["environment"]
+    state_dirs = tuple(StateDir(path, next(rest)) for path in fields["state_dirs"])
+    plan = Plan(
+        plugin=fields["plugin"],
+        arguments=tuple(fields["arguments"]),
+        overlays=tuple((path, original) for path, original in fields["overlays"]),
+        profile=from_plain(fields["profile"]),
+        level=Level(fields["level"]),
+        user=ServiceUser(*fields["user"]),
+        environment=_environment(environment) if environment else None,
+        netns=Netns(next(rest), fields["netns"], None) if fields["netns"] else None,
+        state_dirs=state_dirs,
+        holder=fields["holder"],
+    )
+    return plan, list(rest)
+
+
+def _environment(fields: list[Any]) -> Environment:
+    environment = Environment(*fields)
+    return environment._replace(level=Level(environment.level), plugin_dirs=tuple(environment.plugin_dirs))
 
 
 def process_of_path(path: str) -> int:

@@ -1,5 +1,7 @@
 """The monitor's process: forks the opener and the worker, drops to CAP_NET_ADMIN, and answers until the worker ends.
 
+All three are forked before their call is known, and wait; each serves one call and ends.
+
     entry -> monitor       first process of a pid namespace: whatever ends it ends everybody below
                |- opener   the container's netns
                '- worker   a pid namespace within ours: it cannot name us, nor the opener
@@ -21,9 +23,10 @@ from collections.abc import Iterator
 from cnisandbox.audit.log import FILE_BYTES, SESSION_BYTES, AuditLog
 from cnisandbox.boundary import limits, namespaces, prctl, seccomp, service
 from cnisandbox.boundary.attestation import Attestation
-from cnisandbox.boundary.confinement import Confinement, Ground, complete, confine, prepare, stage
+from cnisandbox.boundary.confinement import Confinement, complete, prepare, stage
 from cnisandbox.boundary.credentials import CAP_NET_ADMIN
-from cnisandbox.boundary.levels import PROTECTIONS, Level
+from cnisandbox.boundary.levels import Level
+from cnisandbox.boundary.sandbox import ServiceUser, fork_into
 from cnisandbox.boundary.title import set_title
 from cnisandbox.boundary.view import Mount, clone_tree, new_procfs
 from cnisandbox.boundary.wire import Channel, channel_pair, check
@@ -39,7 +42,9 @@ from cnisandbox.netlink.datagram import protocol_of
 from cnisandbox.policy.judge import Judge, Session
 from cnisandbox.runner.facts import WorkerFacts, read_facts
 from cnisandbox.runner.plan import Plan
-from cnisandbox.runner.worker import PACKET_PROTOCOLS, Ends, be_worker
+from cnisandbox.runner.waiting import Settle, wait
+from cnisandbox.runner.worker import PACKET_PROTOCOLS, be_worker
+from cnisandbox.runner.worker import Ends as WorkerEnds
 
 _CAP_NET_RAW = 13
 _SAID_BYTES = 4096
@@ -83,86 +88,83 @@ class Released(NamedTuple):
     variables: dict[str, list[str]]
 
 
-class Tools(NamedTuple):
-    """What the monitor is given.
+class Ends(NamedTuple):
+    """Sockets on which the entry tells each what it is for (waiting.py); the entry has one of each pair as well."""
 
-    Attributes:
+    monitor: _socket.socket
+    opener: _socket.socket
+    worker: _socket.socket
+
+
+def be_monitor(user: ServiceUser, channel: Channel, ends: Ends, settle: Settle) -> NoReturn:
+    """Live as the monitor; never returns.
+
+    Args:
+        user: Whom everybody becomes.
         channel: To the keeper.
-        standard: The worker's standard descriptors.
-        log_fd: The audit log; -1 for none.
-        log_kind: "file" or "journald".
-        environment: The plugin's environment.
+        ends: Where we and the two others are told what we are for.
+        settle: What each does last before it waits.
     """
-
-    channel: Channel
-    standard: tuple[int, int, int]
-    log_fd: int
-    log_kind: str
-    environment: dict[str, str]
-
-
-def be_monitor(plan: Plan, tools: Tools) -> NoReturn:
-    """Live as the monitor; never returns."""
     try:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
-        set_title(f"cnisandbox: monitor [{plan.name}]")
+        set_title("cnisandbox: monitor [waiting]")
         try:
             prctl.set_pdeathsig(signal.SIGKILL)
-            _Monitor(plan, tools).run()
+            _Monitor(user, channel, ends, settle).run()
         except CniError as error:
-            tools.channel.send(service.describe_error(error))
+            channel.send(service.describe_error(error))
         except Exception as error:  # noqa: BLE001 - a defect of ours: said once, then everybody below is killed
-            defect = PrivilegeNotDropped(f"monitor {plan.name}: {type(error).__name__}: {error}")
-            tools.channel.send(service.describe_error(defect))
+            defect = PrivilegeNotDropped(f"monitor: {type(error).__name__}: {error}")
+            channel.send(service.describe_error(defect))
     finally:
         os._exit(1)
 
 
 class _Monitor:
-    def __init__(self, plan: Plan, tools: Tools) -> None:
-        self._plan = plan
-        self._tools = tools
-        self._netns_fds: dict[str, int] = {}
-        self._openers: dict[str, Opener] = {HOST: LocalOpener()}
-        self._audit = AuditLog(-1, plan.name, "", "")
+    def __init__(self, user: ServiceUser, channel: Channel, ends: Ends, settle: Settle) -> None:
+        self._user = user
+        self._channel = channel
+        self._end = ends.monitor
         with stage("namespaces", "monitor"):
+            _let_go_of_standard()
+            limits.close_all_but({0, 1, 2, channel.read_fd, channel.write_fd, *(end.fileno() for end in ends)})
             self._proc_fd = new_procfs()
             # For looking at processes: what is opened on a mount outlives the mount's own descriptor.
             self._process_fd = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self._proc_fd)
-            self._netns_fds[HOST] = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-        if plan.netns is not None:
-            self._netns_fds[CONTAINER] = plan.netns.fd
+            self._netns_fds = {HOST: os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)}
+        self._openers: dict[str, Opener] = {HOST: LocalOpener()}
+        # ORDER: all of them at once, the one that takes longest first; each confines itself while the others do.
+        self._worker, self._go_fd, self._said_fd = self._fork_worker(ends.worker, settle)
+        self._opener, self._opener_channel = self._fork_opener(ends.opener, settle)
+        self._ground = prepare(confinement("monitor", user, proc_fd=self._proc_fd))
+        settle("monitor")
 
     def run(self) -> NoReturn:
-        # ORDER: all of them at once, the one that takes longest first; each confines itself while the others do.
-        worker, go_fd, said_fd = self._fork_worker()
-        opener_channel = self._fork_opener()
-        _let_go_of_standard()
-        wanted = confinement(self._plan, "monitor", self._proc_fd)
-        ground = prepare(wanted)
-        said = _heard(said_fd)
-        opener_said = service.receive_attestation(opener_channel, "opener", _START_S) if opener_channel else None
-        listener_fd, tokens = self._fetch_listener(worker, said)
-        facts = read_facts(self._process_fd, worker)
-        supervisor = self._prepare(listener_fd, tokens)
-        worker_fd = notify.open_process(worker)
-        said_by_us = self._drop(wanted, ground, {go_fd, worker_fd, listener_fd})
-        testimony = Testimony(said_by_us, opener_said, facts)
-        self._tools.channel.send([0, testimony])
+        plan, log_kind, log_fds = wait(self._end)
+        set_title(f"cnisandbox: monitor [{plan.name}]")
+        if plan.netns is not None:
+            self._netns_fds[CONTAINER] = plan.netns.fd
+            self._openers[CONTAINER] = self._opener
+        audit = _audit(plan, log_kind.decode(), *log_fds)
+        said = _heard(self._said_fd)
+        opener_said = service.receive_attestation(self._opener_channel, "opener", _START_S) if plan.netns else None
+        listener_fd, tokens = self._fetch_listener(said)
+        facts = read_facts(self._process_fd, self._worker)
+        supervisor = self._prepare(plan, audit, listener_fd, tokens)
+        worker_fd = notify.open_process(self._worker)
+        said_by_us = self._drop({self._go_fd, worker_fd, *(fd for fd in (listener_fd, *log_fds) if fd >= 0)})
+        self._channel.send([0, Testimony(said_by_us, opener_said, facts)])
         self._await_release()
-        os.write(go_fd, b"G")
-        os.close(go_fd)
-        self._serve(supervisor, listener_fd, worker_fd)
-        _, status = os.waitpid(worker, 0)
-        self._tools.channel.send([0, Ended(status, self._audit.close())])
+        os.write(self._go_fd, b"G")
+        os.close(self._go_fd)
+        self._serve(plan, supervisor, listener_fd, worker_fd)
+        _, status = os.waitpid(self._worker, 0)
+        self._channel.send([0, Ended(status, audit.close())])
         os._exit(0)
 
     # The children.
 
-    def _fork_opener(self) -> Channel | None:
-        plan = self._plan
-        if plan.netns is None:
-            return None
+    def _fork_opener(self, told: _socket.socket, settle: Settle) -> tuple[RemoteOpener, Channel]:
         with stage("channel", "opener"):
             ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET | _socket.SOCK_CLOEXEC)
             channel, reply = channel_pair("opener", "monitor")
@@ -170,34 +172,28 @@ class _Monitor:
         with stage("fork", "opener"):
             pid = os.fork()
         if pid == 0:
-            _be_opener(plan, tree_fd, theirs, reply)
+            _be_opener(self._user, tree_fd, _OpenerEnds(told, theirs, reply), settle)
         os.close(tree_fd)
-        theirs.close()
-        reply.close()
-        self._openers[CONTAINER] = RemoteOpener(ours)
-        return channel
+        for end in (told, theirs, reply):
+            end.close()
+        return RemoteOpener(ours), channel
 
-    def _fork_worker(self) -> tuple[int, int, int]:
+    def _fork_worker(self, told: _socket.socket, settle: Settle) -> tuple[int, int, int]:
         with stage("channel", "worker"):
             said_fd, says_fd = os.pipe2(os.O_CLOEXEC)
             learns_fd, go_fd = os.pipe2(os.O_CLOEXEC)
-        pid_namespaces = namespaces.NewPidNamespaces() if PROTECTIONS[self._plan.level].has_namespaces else None
         with stage("fork", "worker"):
-            if pid_namespaces is not None:
-                pid_namespaces.before_fork()
-            worker = os.fork()
+            pid_namespaces = namespaces.NewPidNamespaces()
+            worker = fork_into(pid_namespaces)
         if worker == 0:
-            be_worker(self._plan, Ends(self._tools.standard, says_fd, learns_fd), self._tools.environment)
-        if pid_namespaces is not None:
-            pid_namespaces.after_fork()
-            pid_namespaces.close()
+            be_worker(WorkerEnds(told, says_fd, learns_fd), settle)
+        pid_namespaces.close()
         os.close(says_fd)
         os.close(learns_fd)
-        for fd in self._tools.standard:
-            os.close(fd)
+        told.close()
         return worker, go_fd, said_fd
 
-    def _fetch_listener(self, worker: int, said: bytes) -> tuple[int, dict[int, str]]:
+    def _fetch_listener(self, said: bytes) -> tuple[int, dict[int, str]]:
         """Take the listener out of the worker: nothing is sent, so no socket leads from one to the other.
 
         Order: while we are root, because the worker is not dumpable before it has executed the plugin.
@@ -207,7 +203,7 @@ class _Monitor:
         if number < 0:
             return -1, tokens
         with stage("filters", "worker"):
-            worker_fd = notify.open_process(worker)
+            worker_fd = notify.open_process(self._worker)
             try:
                 return notify.copy_descriptor(worker_fd, number), tokens
             finally:
@@ -215,10 +211,9 @@ class _Monitor:
 
     # Ourselves.
 
-    def _prepare(self, listener_fd: int, tokens: dict[int, str]) -> Supervisor | None:
+    def _prepare(self, plan: Plan, audit: AuditLog, listener_fd: int, tokens: dict[int, str]) -> Supervisor | None:
         if listener_fd < 0:
             return None
-        plan, tools = self._plan, self._tools
         protocols = frozenset(protocol_of(name) for permit in plan.profile.permits for name in permit.messages)
         is_mediated = plan.level is Level.MEDIATED
         situation = Situation(
@@ -230,44 +225,38 @@ class _Monitor:
             sysctl_device=os.fstat(self._process_fd).st_dev,
             effective=1 << CAP_NET_ADMIN,
         )
-        environment = plan.environment
-        container_id, ifname = (environment.container_id, environment.ifname) if environment else ("", "")
-        self._audit = AuditLog(tools.log_fd, plan.name, container_id, ifname, tools.log_kind)
         listener = Listener(listener_fd, (SYSCTL_PREFIX, *READABLE_FILES))
-        return Supervisor(listener, Threads(self._process_fd), situation, self._audit)
+        return Supervisor(listener, Threads(self._process_fd), situation, audit)
 
-    def _drop(self, wanted: Confinement, ground: Ground, held: set[int]) -> Attestation:
-        tools = self._tools
-        kept = {0, 1, 2, tools.channel.read_fd, tools.channel.write_fd, self._process_fd, *self._netns_fds.values()}
-        kept |= {fd for fd in (*held, tools.log_fd) if fd >= 0}
-        remote = self._openers.get(CONTAINER)
-        if isinstance(remote, RemoteOpener):
-            kept.add(remote.fileno())
-        return complete(wanted, kept, ground)
+    def _drop(self, held: set[int]) -> Attestation:
+        kept = {0, 1, 2, self._channel.read_fd, self._channel.write_fd, self._process_fd, *self._netns_fds.values()}
+        if CONTAINER in self._openers:
+            kept.add(self._opener.fileno())
+        return complete(confinement("monitor", self._user, proc_fd=self._proc_fd), kept | held, self._ground)
 
     def _await_release(self) -> None:
-        self._released(self._tools.channel.receive())
+        self._released(self._channel.receive())
 
     def _released(self, message: object) -> dict[str, tuple[str, ...]]:
         released: Released = check(message, Released, "release")
         return {key: tuple(names) for key, names in released.variables.items()}
 
-    def _serve(self, supervisor: Supervisor | None, listener_fd: int, worker_fd: int) -> None:
+    def _serve(self, plan: Plan, supervisor: Supervisor | None, listener_fd: int, worker_fd: int) -> None:
         """Answer until the worker has ended, whatever it is doing."""
-        channel_fd = self._tools.channel.read_fd
+        channel_fd = self._channel.read_fd
         poll = select.poll()
         for fd in (worker_fd, channel_fd, *((listener_fd,) if supervisor else ())):
             poll.register(fd, select.POLLIN)
         if supervisor is not None:
-            supervisor.judge_by(self._judge({}, supervisor))
+            supervisor.judge_by(self._judge(plan, {}, supervisor))
         while True:
             events = dict(poll.poll())
             if channel_fd in events:
                 # ORDER: what the netconf says comes before the plugin has read it, and is judged by from then on.
-                variables = self._released(self._tools.channel.receive())
+                variables = self._released(self._channel.receive())
                 poll.unregister(channel_fd)
                 if supervisor is not None:
-                    supervisor.judge_by(self._judge(variables, supervisor))
+                    supervisor.judge_by(self._judge(plan, variables, supervisor))
             if supervisor is not None and listener_fd in events:
                 try:
                     supervisor.answer_all()
@@ -276,8 +265,7 @@ class _Monitor:
             if worker_fd in events:
                 return
 
-    def _judge(self, variables: dict[str, tuple[str, ...]], supervisor: Supervisor) -> Judge:
-        plan = self._plan
+    def _judge(self, plan: Plan, variables: dict[str, tuple[str, ...]], supervisor: Supervisor) -> Judge:
         ifname = plan.environment.ifname if plan.environment else ""
 
         def open_socket(netns: str, protocol: int) -> int:
@@ -288,6 +276,12 @@ class _Monitor:
         world = KernelWorld(open_socket, self._netns_fds, ifname, supervisor.netns_of)
         resolved = {key: tuple(_resolved(names, world)) for key, names in variables.items()}
         return Judge(plan.profile.permits, plan.profile.sysctls, Session(plan.name, ifname, resolved), world)
+
+
+def _audit(plan: Plan, kind: str, fd: int = -1) -> AuditLog:
+    environment = plan.environment
+    container_id, ifname = (environment.container_id, environment.ifname) if environment else ("", "")
+    return AuditLog(fd, plan.name, container_id, ifname, kind)
 
 
 def _let_go_of_standard() -> None:
@@ -321,40 +315,60 @@ def _resolved(names: tuple[str, ...], world: KernelWorld) -> Iterator[str]:
                 yield link.ifname
 
 
-def _be_opener(plan: Plan, tree_fd: int, end: _socket.socket, channel: Channel) -> NoReturn:
+class _OpenerEnds(NamedTuple):
+    """What an opener has.
+
+    Attributes:
+        told: Where it is told what it is for.
+        requests: Where it answers the monitor.
+        channel: Where it says that it is confined.
+    """
+
+    told: _socket.socket
+    requests: _socket.socket
+    channel: Channel
+
+
+def _be_opener(user: ServiceUser, tree_fd: int, ends: _OpenerEnds, settle: Settle) -> NoReturn:
     try:
-        set_title(f"cnisandbox: opener [{plan.name}]")
+        set_title("cnisandbox: opener [waiting]")
         prctl.set_pdeathsig(signal.SIGKILL)
-        wanted = confinement(plan, "opener", tree_fd)
+        kept = {0, 1, 2, ends.requests.fileno(), ends.channel.read_fd, ends.channel.write_fd}
         try:
-            _let_go_of_standard()
-            said = confine(wanted, {0, 1, 2, end.fileno(), channel.read_fd, channel.write_fd})
+            with stage("fork", "opener"):
+                limits.close_all_but(kept | {ends.told.fileno(), tree_fd})
+            ground = prepare(confinement("opener", user, proc_fd=tree_fd))
+            settle("opener")
+            plan = wait(ends.told).plan
+            set_title(f"cnisandbox: opener [{plan.name}]")
+            said = complete(confinement("opener", user, plan, tree_fd), kept, ground)
         except CniError as error:
-            channel.send(service.describe_error(error))
+            ends.channel.send(service.describe_error(error))
             os._exit(1)
-        service.send_attestation(channel, said)
-        opener.serve(end)
+        service.send_attestation(ends.channel, said)
+        opener.serve(ends.requests)
     finally:
         os._exit(1)
 
 
-def confinement(plan: Plan, role: str, proc_fd: int | None = None) -> Confinement:
+def confinement(role: str, user: ServiceUser, plan: Plan | None = None, proc_fd: int | None = None) -> Confinement:
     """Describe a process that acts for the worker.
 
     Args:
-        plan: The run.
         role: "monitor" or "opener".
+        user: Whom it becomes.
+        plan: The run, where it has an influence: on the opener.
         proc_fd: The procfs that it sees; None when only its expectation is asked for.
     """
-    packet = plan.profile.raw_sockets if role == "opener" else ()
+    packet = plan.profile.raw_sockets if plan else ()
     protocols = tuple(PACKET_PROTOCOLS[name] for name in packet)
     return Confinement(
         role=role,
         level=Level.HARDENED,
-        uid=plan.user.uid,
-        gid=plan.user.gid,
+        uid=user.uid,
+        gid=user.gid,
         capabilities=(CAP_NET_ADMIN, *((_CAP_NET_RAW,) if packet else ())),
-        netns_fd=plan.netns.fd if plan.netns and role == "opener" else None,
+        netns_fd=plan.netns.fd if plan and plan.netns else None,
         userns_fd=None,
         mounts=(Mount("/proc", is_writable=True, tree_fd=proc_fd),),
         has_system_in_view=False,

@@ -1,4 +1,4 @@
-"""The worker: becomes what the plan says, then executes the plugin.
+"""The worker: waits, becomes what the plan says, then executes the plugin.
 
 Privilege: everything the entry has, until the credentials are dropped; the program that is executed has no capability
 at level mediated, and CAP_NET_ADMIN at the levels below it.
@@ -8,6 +8,7 @@ credentials go, so that the holder of a netns path below /proc is born within it
 listener, which the monitor fetches for itself.
 """
 
+import _socket  # the C module: `socket` takes 3 ms to make its enums
 import os
 import signal
 import time
@@ -22,6 +23,7 @@ from cnisandbox.boundary.view import clone_tree, enter_program_root, new_procfs
 from cnisandbox.errors import CniError, PrivilegeNotDropped
 from cnisandbox.hints import NamedTuple, NoReturn
 from cnisandbox.runner.plan import Plan, links_of_view, mounts_of_view, rules_of_landlock
+from cnisandbox.runner.waiting import Settle, wait
 
 ROLE = "worker"
 
@@ -42,14 +44,26 @@ class Ends(NamedTuple):
     """The descriptors of a worker.
 
     Attributes:
-        standard: What become its standard input, output and error.
+        told: Where it is told what it is for.
         said_fd: Where it says that it is ready, or what failed.
         go_fd: From which it learns that it may execute the plugin.
     """
 
-    standard: tuple[int, int, int]
+    told: _socket.socket
     said_fd: int
     go_fd: int
+
+
+class _Empty(NamedTuple):
+    """Network namespaces in which nothing is.
+
+    Attributes:
+        host_fd: The host's, which the worker has left.
+        token_fd: What means the container's to the plugin; the worker stands in another one.
+    """
+
+    host_fd: int
+    token_fd: int
 
 
 def worker_limits() -> dict[str, int]:
@@ -62,20 +76,28 @@ def worker_limits() -> dict[str, int]:
     )
 
 
-def be_worker(plan: Plan, ends: Ends, environment: dict[str, str]) -> NoReturn:
+def be_worker(ends: Ends, settle: Settle) -> NoReturn:
     """Live as the worker; never returns.
 
     Args:
-        plan: The run.
         ends: Its descriptors.
-        environment: The plugin's environment.
+        settle: What it does last before it waits.
     """
+    plugin = "plugin"
     try:
         try:
             signal.signal(signal.SIGINT, signal.SIG_DFL)
             signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+            set_title(f"cnisandbox: {ROLE} [waiting]")
             prctl.set_pdeathsig(signal.SIGKILL)
-            listener_fd, tokens = _confine(plan, ends)
+            with stage("namespaces", ROLE):
+                limits.close_all_but({0, 1, 2, ends.told.fileno(), ends.said_fd, ends.go_fd})
+                proc_fd = new_procfs(has_only_processes=True)
+                empty = _enter_empty()
+            settle(ROLE)
+            plan, variables, standard = wait(ends.told)
+            plugin = plan.plugin
+            listener_fd, tokens = _confine(plan, ends, standard, proc_fd, empty)
         except CniError as error:
             os.write(ends.said_fd, _FAILED + str(error).encode("utf-8", "replace")[:2000])
             os._exit(1)
@@ -86,52 +108,68 @@ def be_worker(plan: Plan, ends: Ends, environment: dict[str, str]) -> NoReturn:
         os.close(ends.go_fd)
         if listener_fd >= 0:
             os.close(listener_fd)
-        os.execve(plan.plugin, [plan.plugin, *plan.arguments], environment)  # noqa: S606 - no shell is wanted
+        environment = dict(entry.split(b"=", 1) for entry in variables.split(b"\0") if entry)
+        os.execve(plugin, [plugin, *plan.arguments], environment)  # noqa: S606 - no shell is wanted
     except OSError as error:
-        os.write(2, f"cnisandbox: execute {plan.plugin}: {error.strerror}\n".encode("utf-8", "replace"))
+        os.write(2, f"cnisandbox: execute {plugin}: {error.strerror}\n".encode("utf-8", "replace"))
         os._exit(127)
     finally:
         os._exit(1)
 
 
-def _confine(plan: Plan, ends: Ends) -> tuple[int, tuple[int, int]]:
+def _enter_empty() -> _Empty:
+    """Make the namespaces of level mediated; another level goes back."""
+    host_fd = _own_netns()
+    namespaces.enter_empty_netns()
+    token_fd = _own_netns()
+    namespaces.enter_empty_netns()
+    return _Empty(host_fd, token_fd)
+
+
+def _own_netns() -> int:
+    return os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+
+
+def _confine(
+    plan: Plan, ends: Ends, standard: tuple[int, ...], proc_fd: int, empty: _Empty
+) -> tuple[int, tuple[int, int]]:
     """Go through the stages.
 
     Returns:
         The listener's descriptor, or -1 without one; the inodes of the tokens of host and container.
     """
     protections = PROTECTIONS[plan.level]
+    is_mediated = plan.level is Level.MEDIATED
     with stage("namespaces", ROLE):
-        container_fd = _container_token(plan)
-        tokens = [0, 0 if container_fd is None else os.fstat(container_fd).st_ino]
+        if not is_mediated:
+            namespaces.enter_netns(empty.host_fd)
+        container_fd = _container_token(plan, empty)
+        tokens = (os.stat("/proc/self/ns/net").st_ino, 0 if container_fd is None else os.fstat(container_fd).st_ino)
         if protections.has_namespaces:
             namespaces.enter_own_namespaces()
             token_fd = None if plan.holder or container_fd is None else clone_tree(f"/proc/self/fd/{container_fd}")
-            enter_program_root(mounts_of_view(plan, new_procfs(has_only_processes=True), token_fd), links_of_view())
+            enter_program_root(mounts_of_view(plan, proc_fd, token_fd), links_of_view())
     with stage("filters", ROLE):
         if protections.has_landlock:
             landlock.enter_domain(rules_of_landlock(plan))
     with stage("namespaces", ROLE):
         if plan.holder and container_fd is not None and protections.has_namespaces:
             _fork_holder(plan, container_fd)
-        if plan.level is Level.MEDIATED:
-            checked(lib.native_unshare(CLONE_NEWNET), "unshare net")
-        tokens[0] = os.stat("/proc/self/ns/net").st_ino
     with stage("credentials", ROLE):
-        if plan.level is not Level.MEDIATED:
+        if not is_mediated:
             checked(lib.native_keep_over_exec(credentials.CAP_NET_ADMIN), "ambient set")
-        capabilities = () if plan.level is Level.MEDIATED else (credentials.CAP_NET_ADMIN,)
+        capabilities = () if is_mediated else (credentials.CAP_NET_ADMIN,)
         credentials.drop_credentials(*plan.user, capabilities, is_kept_over_exec=bool(capabilities))
     with stage("lifetime", ROLE):
         credentials.bind_lifetime(dies_with_parent=True)
         if protections.has_limits:
             limits.lower_limits(worker_limits())
     with stage("filters", ROLE):
-        for target, fd in enumerate(ends.standard):
+        for target, fd in enumerate(standard):
             os.dup2(fd, target)
         _make_room_for_gifts(ends.said_fd)
         limits.close_all_but({0, 1, 2, ends.said_fd, ends.go_fd})
-        return _load_filter(plan), (tokens[0], tokens[1])
+        return _load_filter(plan), tokens
 
 
 def _make_room_for_gifts(fd: int) -> None:
@@ -143,14 +181,11 @@ def _make_room_for_gifts(fd: int) -> None:
         os.dup2(fd, DESCRIPTORS - 1, inheritable=False)
 
 
-def _container_token(plan: Plan) -> int | None:
-    """Open what means the container's netns to the plugin: at mediated a netns that is nobody's."""
+def _container_token(plan: Plan, empty: _Empty) -> int | None:
+    """Say what means the container's netns to the plugin: at mediated a netns that is nobody's."""
     if plan.netns is None:
         return None
-    if plan.level is not Level.MEDIATED:
-        return plan.netns.fd
-    checked(lib.native_unshare(CLONE_NEWNET), "unshare net")
-    return os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    return empty.token_fd if plan.level is Level.MEDIATED else plan.netns.fd
 
 
 def _fork_holder(plan: Plan, container_fd: int) -> None:

@@ -10,7 +10,7 @@ from cnisandbox.boundary import seccomp
 from cnisandbox.cli import shim
 from cnisandbox.hints import NoReturn
 from cnisandbox.profile import source  # noqa: F401 - for a profile that nobody has read yet: nothing is imported in a call
-from cnisandbox.runner.entry import Slot
+from cnisandbox.runner.entry import Ahead, Slot, make_ahead
 from cnisandbox.zygote import protocol
 from cnisandbox.zygote.slot import Served, Taken
 
@@ -23,8 +23,8 @@ def compile_filters() -> None:
         seccomp.foreign_filter((), is_mediated=True, has_unix_sockets=has_unix_sockets)
 
 
-def _begin(_: None, taken: Taken) -> NoReturn:
-    shim.serve(taken.subject, Slot(taken.status_fd))
+def _begin(ahead: Ahead, taken: Taken) -> NoReturn:
+    shim.serve(taken.subject, Slot(taken.status_fd, ahead))
 
 
-SERVED = Served(protocol.RUNNER, lambda *_: None, _begin, has_subject=True)
+SERVED = Served(protocol.RUNNER, lambda settle, _mounts_fd: make_ahead(settle), _begin, has_subject=True)

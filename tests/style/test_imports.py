@@ -52,15 +52,17 @@ ALLOWED_IN_MONITOR = {
     "struct",
 }
 ALLOWED_IN_RUNNER = {
-    "_socket",  # the pair between monitor and opener
+    "_socket",  # the pair between monitor and opener, and those on which the entry tells them what they are for
+    "array",  # descriptors that the entry passes on
     "collections.abc",
     "contextlib",
     "gc",
-    "json",  # the keeper's, which has no privilege, for the netconf
+    "json",  # the keeper's, which has no privilege, for the netconf; and a plan, from the entry to its own forks
     "os",
     "select",
     "signal",
     "stat",
+    "struct",
     "time",
 }
 # The zygote: everything that the runtime has, from its start to the drop of each of its children.
