@@ -45,7 +45,7 @@ from cnisandbox.hints import NamedTuple, NoReturn
 from cnisandbox.profile.load import load_profile, profile_for
 from cnisandbox.runner.facts import WorkerExpectation
 from cnisandbox.runner.keeper import Keeper, Streams, keep, say
-from cnisandbox.runner.plan import Plan, find_plugin, process_of_path
+from cnisandbox.runner.plan import Plan, find_plugin, process_of_path, write_plan
 from cnisandbox.runner.supervision import Ends, be_monitor, confinement
 from cnisandbox.runner.waiting import Settle, tell
 
@@ -196,10 +196,11 @@ def _run(options: Options, slot: Slot | None) -> NoReturn:
 def _tell(plan: Plan, ends: Ends, log: LogTarget | None, standard: tuple[int, int, int]) -> None:
     """Tell everybody what they are for; who has the longest way to go comes first."""
     variables = b"\0".join(name + b"=" + value for name, value in os.environb.items())
-    tell(ends.worker, plan, variables, standard)
+    written = write_plan(plan)
+    tell(ends.worker, written, variables, standard)
     if plan.netns is not None:
-        tell(ends.opener, plan)
-    tell(ends.monitor, plan, (log.kind if log else "file").encode(), (log.fd,) if log else ())
+        tell(ends.opener, written)
+    tell(ends.monitor, written, (log.kind if log else "file").encode(), (log.fd,) if log else ())
 
 
 def _level(options: Options, highest: Level) -> Level:

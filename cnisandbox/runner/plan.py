@@ -6,6 +6,7 @@ Privilege: none; paths are only looked at.
 import json
 import os
 import stat
+from contextlib import suppress
 
 from cnisandbox.boundary import landlock
 from cnisandbox.boundary.environment import Environment
@@ -203,29 +204,41 @@ def _existing(paths: tuple[str, ...]) -> list[str]:
 
 
 def executables(plan: Plan) -> list[str]:
-    """List the files that may be executed: the plugin, what its profile names, and their interpreters."""
+    """List the files that may be executed: the plugin, what its profile names, and their interpreters.
+
+    Each is there once, by one of its names: which file is meant, the kernel says.
+    """
+    names: dict[str, list[str]] = {}
     found = [plan.plugin]
     for program in plan.profile.programs:
         kind, _, name = program.partition("cni:")
         if not kind:
-            found += [path for place in plan.plugin_dirs for path in _matching(place, name)]
+            found += [path for place in plan.plugin_dirs for path in _matching(place, name, names)]
         else:
-            found += _matching(os.path.dirname(program), os.path.basename(program))
-    files = [os.path.realpath(path) for path in dict.fromkeys(found) if os.path.isfile(path)]
-    interpreters = [interpreter for path in files for interpreter in _interpreters(path)]
-    return [path for path in dict.fromkeys([*files, *interpreters, *_linkers()]) if os.path.isfile(path)]
+            found += _matching(os.path.dirname(program), os.path.basename(program), names)
+    files = _each_once(found)
+    return _each_once([*files, *(interpreter for path in files for interpreter in _interpreters(path)), *_linkers()])
 
 
-def _matching(directory: str, pattern: str) -> list[str]:
-    if "*" not in pattern:
-        path = os.path.join(directory, pattern)
-        return [path] if os.path.exists(path) else []
-    before, _, after = pattern.partition("*")
-    try:
-        names = os.listdir(directory)
-    except OSError:
-        return []
-    return [os.path.join(directory, name) for name in names if name.startswith(before) and name.endswith(after)]
+def _each_once(paths: list[str]) -> list[str]:
+    """Leave out what is no file, and further names of one."""
+    files: dict[tuple[int, int], str] = {}
+    for path in dict.fromkeys(paths):
+        with suppress(OSError):  # nothing is there
+            facts = os.stat(path)
+            if stat.S_ISREG(facts.st_mode):
+                files.setdefault((facts.st_dev, facts.st_ino), path)
+    return list(files.values())
+
+
+def _matching(directory: str, pattern: str, names: dict[str, list[str]]) -> list[str]:
+    """List the files of a directory that match; `names` keeps what was listed."""
+    before, star, after = pattern.partition("*")
+    if not star:
+        return [os.path.join(directory, pattern)]
+    if directory not in names:
+        names[directory] = os.listdir(directory) if os.path.isdir(directory) else []
+    return [f"{directory}/{name}" for name in names[directory] if name.startswith(before) and name.endswith(after)]
 
 
 def _interpreters(path: str) -> list[str]:
@@ -242,7 +255,7 @@ def _interpreters(path: str) -> list[str]:
     if not head.startswith(b"#!"):
         return []
     words = os.fsdecode(head[2:].split(b"\n", 1)[0]).split()
-    return [os.path.realpath(word) for word in words[:2] if word.startswith("/")]
+    return [word for word in words[:2] if word.startswith("/")]
 
 
 def _linkers() -> list[str]:
@@ -251,7 +264,7 @@ def _linkers() -> list[str]:
     for directory in ("/lib64", "/lib"):
         for name in os.listdir(directory) if os.path.isdir(directory) else ():
             if name.startswith(("ld-linux", "ld-musl")):
-                found.append(os.path.realpath(os.path.join(directory, name)))
+                found.append(os.path.join(directory, name))
     return found
 
 

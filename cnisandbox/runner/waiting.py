@@ -19,7 +19,7 @@ from contextlib import suppress
 
 from cnisandbox.errors import BoundaryViolation
 from cnisandbox.hints import NamedTuple
-from cnisandbox.runner.plan import Plan, read_plan, write_plan
+from cnisandbox.runner.plan import Plan, read_plan
 
 # Gets a process ready to wait: one that has the role.
 Settle = Callable[[str], None]
@@ -43,9 +43,18 @@ class Told(NamedTuple):
     descriptors: tuple[int, ...]
 
 
-def tell(end: _socket.socket, plan: Plan, more: bytes = b"", descriptors: Sequence[int] = ()) -> None:
-    """Tell a process that waits what it is for, and let go of the socket."""
-    text, shared = write_plan(plan)
+def tell(
+    end: _socket.socket, written: tuple[bytes, list[int]], more: bytes = b"", descriptors: Sequence[int] = ()
+) -> None:
+    """Tell a process that waits what it is for, and let go of the socket.
+
+    Args:
+        end: The socket.
+        written: The plan, as `write_plan` writes it.
+        more: What only this process is told.
+        descriptors: What only this process is given.
+    """
+    text, shared = written
     rights = (_socket.SOL_SOCKET, _socket.SCM_RIGHTS, array.array("i", [*shared, *descriptors]))
     # One that has ended says why to whoever waits for it to be confined; or it has not, and that is an error too.
     with suppress(BrokenPipeError):
