@@ -85,6 +85,7 @@ def keep(keeper: Keeper) -> NoReturn:
         # ORDER: who reads it need not wait until the kernel has taken the namespaces apart. The plugin has ended and
         # closed its output; whatever it has left behind is answered by nobody any more, and killed with the monitor.
         say(os.WEXITSTATUS(status), keeper.status_fd)
+    keeper.channel.close()
     os.waitpid(keeper.monitor_pid, 0)
     if os.WIFSIGNALED(status):
         number = os.WTERMSIG(status)
