@@ -48,6 +48,10 @@ int native_notify_give(int listener, uint64_t id, int fd, unsigned int number, u
 long native_read_memory(int pid, uint64_t address, void *buffer, size_t size);
 long native_read_string(int pid, uint64_t address, char *buffer, size_t size);
 int native_pidfd_getfd(int pidfd, int fd);
+int native_netlink_protocol(int fd);
+int native_netns_of_socket(int fd, uint64_t *inode);
+long native_netlink_send(int fd, const char *data, size_t size);
+int native_netlink_bind(int fd, unsigned int port);
 int native_set_effective(uint64_t mask);
 int native_keep_over_exec(int capability);
 int native_fork_as(int wanted_pid);

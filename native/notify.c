@@ -3,13 +3,17 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <linux/capability.h>
+#include <linux/netlink.h>
 #include <linux/seccomp.h>
+#include <linux/sockios.h>
 #include <poll.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdint.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
 #include <unistd.h>
@@ -151,6 +155,50 @@ int native_notify_next(int listener, const char *prefixes, struct native_notific
 int native_pidfd_getfd(int pidfd, int fd)
 {
 	return (int)checked(syscall(SYS_pidfd_getfd, pidfd, fd, 0));
+}
+
+/* Which netlink protocol a socket speaks; -EPROTOTYPE for a socket of another kind. */
+int native_netlink_protocol(int fd)
+{
+	int domain, protocol;
+	socklen_t size = sizeof domain;
+
+	if (getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &size) < 0)
+		return -errno;
+	if (domain != AF_NETLINK)
+		return -EPROTOTYPE;
+	return getsockopt(fd, SOL_SOCKET, SO_PROTOCOL, &protocol, &size) < 0 ? -errno : protocol;
+}
+
+/* The inode of the netns that a socket belongs to. */
+int native_netns_of_socket(int fd, uint64_t *inode)
+{
+	struct stat facts;
+	int netns_fd = ioctl(fd, SIOCGSKNS), result;
+
+	if (netns_fd < 0)
+		return -errno;
+	result = (int)checked(fstat(netns_fd, &facts));
+	close(netns_fd);
+	if (result == 0)
+		*inode = facts.st_ino;
+	return result;
+}
+
+/* To the kernel, whose port is 0, whatever the socket is connected to. */
+long native_netlink_send(int fd, const char *data, size_t size)
+{
+	struct sockaddr_nl kernel = { .nl_family = AF_NETLINK };
+
+	return checked(sendto(fd, data, size, 0, (struct sockaddr *)&kernel, sizeof kernel));
+}
+
+/* Without groups. */
+int native_netlink_bind(int fd, unsigned int port)
+{
+	struct sockaddr_nl address = { .nl_family = AF_NETLINK, .nl_pid = port };
+
+	return (int)checked(bind(fd, (struct sockaddr *)&address, sizeof address));
 }
 
 /* The effective set becomes `mask`; permitted and inheritable stay as they are. */

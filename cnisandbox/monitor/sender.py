@@ -3,14 +3,11 @@
 Privilege: CAP_NET_ADMIN, given up for the moment in which a refused message is sent.
 """
 
-import _socket  # the C module: `socket` takes 3 ms to make its enums
-import fcntl
+import errno
 import os
 
-from cnisandbox.boundary.syscalls import checked, lib
+from cnisandbox.boundary.syscalls import checked, ffi, lib
 from cnisandbox.policy.judge import Verdict
-
-_SIOCGSKNS = 0x894C
 
 
 def deliver(fd: int, verdict: Verdict, effective: int) -> None:
@@ -26,38 +23,36 @@ def deliver(fd: int, verdict: Verdict, effective: int) -> None:
     """
     if verdict.errno:
         raise OSError(verdict.errno, os.strerror(verdict.errno))
-    # A duplicate, because closing the object must not close what it was made of.
-    endpoint = _socket.socket(_socket.AF_NETLINK, _socket.SOCK_RAW, 0, os.dup(fd))
-    try:
-        if verdict.is_permitted:
-            endpoint.sendto(verdict.datagram, (0, 0))
-        else:
-            _send_without_capability(endpoint, verdict.datagram, effective)
-    finally:
-        endpoint.close()
+    if verdict.is_permitted:
+        _send(fd, verdict.datagram)
+    else:
+        _send_without_capability(fd, verdict.datagram, effective)
 
 
-def _send_without_capability(endpoint: _socket.socket, datagram: bytes, effective: int) -> None:
+def _send(fd: int, datagram: bytes) -> None:
+    checked(lib.native_netlink_send(fd, datagram, len(datagram)), "send")
+
+
+def _send_without_capability(fd: int, datagram: bytes, effective: int) -> None:
     """Have the kernel give the answer that it gives to whoever has no capability: netlink(7) asks the sender's too."""
     checked(lib.native_set_effective(0), "capset")
     try:
-        endpoint.sendto(datagram, (0, 0))
+        _send(fd, datagram)
     finally:
         checked(lib.native_set_effective(effective), "capset")
 
 
 def protocol_of(fd: int) -> int | None:
     """Say which netlink protocol a socket speaks; None for everything else."""
-    duplicate = os.dup(fd)
-    try:
-        endpoint = _socket.socket(fileno=duplicate)
-    except OSError:  # it is no socket
-        os.close(duplicate)
+    protocol = lib.native_netlink_protocol(fd)
+    if protocol in (-errno.ENOTSOCK, -errno.EPROTOTYPE):
         return None
-    try:
-        return endpoint.proto if endpoint.family == _socket.AF_NETLINK else None
-    finally:
-        endpoint.close()
+    return checked(protocol, "socket")
+
+
+def bind(fd: int, port: int) -> None:
+    """Give a netlink socket a port, and no groups."""
+    checked(lib.native_netlink_bind(fd, port), "bind")
 
 
 def netns_inode_of(fd: int) -> int:
@@ -65,8 +60,6 @@ def netns_inode_of(fd: int) -> int:
 
     Privilege: CAP_NET_ADMIN over that netns.
     """
-    netns_fd = fcntl.ioctl(fd, _SIOCGSKNS)
-    try:
-        return os.fstat(netns_fd).st_ino
-    finally:
-        os.close(netns_fd)
+    inode = ffi.new("uint64_t *")
+    checked(lib.native_netns_of_socket(fd, inode), "netns")
+    return int(inode[0])

@@ -26,7 +26,7 @@ from cnisandbox.hints import NamedTuple
 from cnisandbox.monitor import notify
 from cnisandbox.monitor.notify import Gone, Listener, Question
 from cnisandbox.monitor.opener import SYSCTL_PREFIX, Opener
-from cnisandbox.monitor.sender import deliver, netns_inode_of, protocol_of
+from cnisandbox.monitor.sender import bind, deliver, netns_inode_of, protocol_of
 from cnisandbox.monitor.threads import CONTAINER, HOST, Threads
 from cnisandbox.policy.judge import Judge
 
@@ -242,8 +242,8 @@ class Supervisor:
     def _write(self, question: Question) -> None:
         fd = self._copy(question, question.integer(0))
         try:
-            if protocol_of(fd) is not None:
-                self._judge_and_send(question, fd, notify.read_memory(question, *self._extent(question, 1)))
+            if (protocol := protocol_of(fd)) is not None:
+                self._judge_and_send(question, fd, protocol, notify.read_memory(question, *self._extent(question, 1)))
             elif os.fstat(fd).st_dev == self._situation.sysctl_device:
                 # Nobody but us opens files of that procfs for it, and for writing only sysctls that a permit names.
                 data = notify.read_memory(question, question.args[1], min(question.args[2], _SYSCTL_BYTES))
@@ -257,18 +257,16 @@ class Supervisor:
     def _send(self, question: Question) -> None:
         fd = self._copy(question, question.integer(0))
         try:
-            if protocol_of(fd) is None:
-                raise OSError(errno.EBADF, "descriptor")
+            protocol = self._protocol_of(fd)
             self._require_kernel(question, question.args[4], question.args[5])
-            self._judge_and_send(question, fd, notify.read_memory(question, *self._extent(question, 1)))
+            self._judge_and_send(question, fd, protocol, notify.read_memory(question, *self._extent(question, 1)))
         finally:
             os.close(fd)
 
     def _send_scattered(self, question: Question) -> None:
         fd = self._copy(question, question.integer(0))
         try:
-            if protocol_of(fd) is None:
-                raise OSError(errno.EBADF, "descriptor")
+            protocol = self._protocol_of(fd)
             header = notify.read_memory(question, question.args[1], _MSGHDR.size)
             name, name_length, pieces_at, count, _, control_length, _ = _MSGHDR.unpack(header)
             if control_length or count > _PIECES:
@@ -278,9 +276,15 @@ class Supervisor:
             if sum(size for _, size in extents) > _DATAGRAM_BYTES:
                 raise OSError(errno.EMSGSIZE, "sendmsg")
             data = b"".join(notify.read_memory(question, address, size) for address, size in extents)
-            self._judge_and_send(question, fd, data)
+            self._judge_and_send(question, fd, protocol, data)
         finally:
             os.close(fd)
+
+    def _protocol_of(self, fd: int) -> int:
+        protocol = protocol_of(fd)
+        if protocol is None:
+            raise OSError(errno.EBADF, "descriptor")
+        return protocol
 
     def _extent(self, question: Question, first: int) -> tuple[int, int]:
         address, size = question.args[first], question.args[first + 1]
@@ -298,9 +302,9 @@ class Supervisor:
         if family != _AF_NETLINK or port or groups:
             raise OSError(errno.EPERM, "address")
 
-    def _judge_and_send(self, question: Question, fd: int, data: bytes) -> None:
-        netns, protocol = self._situation.inodes.get(netns_inode_of(fd)), protocol_of(fd)
-        if netns is None or protocol is None or self._judge is None:
+    def _judge_and_send(self, question: Question, fd: int, protocol: int, data: bytes) -> None:
+        netns = self._situation.inodes.get(netns_inode_of(fd))
+        if netns is None or self._judge is None:
             raise OSError(errno.EPERM, "send")
         verdict = self._judge.judge(netns, protocol, data)
         for record in verdict.records:
@@ -314,8 +318,7 @@ class Supervisor:
     def _bind(self, question: Question) -> None:
         fd = self._copy(question, question.integer(0))
         try:
-            if protocol_of(fd) is None:
-                raise OSError(errno.EBADF, "descriptor")
+            self._protocol_of(fd)
             length = question.integer(2)
             if length < _SOCKADDR_NL.size:
                 raise OSError(errno.EINVAL, "bind")
@@ -324,11 +327,7 @@ class Supervisor:
             if family != _AF_NETLINK or groups:  # a group of the host's netns tells what happens there
                 raise OSError(errno.EPERM, "bind")
             self._listener.require_valid(question)
-            endpoint = _socket.socket(fileno=os.dup(fd))
-            try:
-                endpoint.bind((port, 0))
-            finally:
-                endpoint.close()
+            bind(fd, port)
             self._listener.answer(question)
         finally:
             os.close(fd)

@@ -46,7 +46,6 @@ ALLOWED_IN_MONITOR = {
     "array",  # descriptors that the opener passes on
     "collections.abc",
     "errno",
-    "fcntl",
     "json",  # a gate: what it has understood of the nftables commands is what runs, encoded again
     "os",
     "struct",
