@@ -3,6 +3,8 @@
     zygote ── fork ▶ stage         in namespaces of its own, with empty state directories
                        ├─ fork ▶ container    has a netns
                        └─ fork ▶ slot ─▶ engine, with its workers; stops where it would write its result
+                                 or keeper, with its own; stops where it would write what everybody attests, and
+                                 where the plugin waits
 
 What is learned is used by `boundary/pages.py`, and by nothing else: without it calls take longer.
 
@@ -10,12 +12,12 @@ Privilege: everything the runtime has, as a slot; the plugin's own code is confi
 others see is changed: links are those of network namespaces that end with the rehearsal, state is in a tmpfs.
 """
 
-import fcntl
 import os
 import select
 import signal
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
 from cnisandbox.boundary import namespaces, prctl, view
 from cnisandbox.boundary.ahead import Settle
@@ -23,6 +25,7 @@ from cnisandbox.boundary.pages import Pages, used_pages
 from cnisandbox.boundary.state import state_paths
 from cnisandbox.boundary.syscalls import lib
 from cnisandbox.boundary.workers import Ahead
+from cnisandbox.hints import NoReturn
 from cnisandbox.plugin import Plugin, run
 
 # LIMIT: seconds; it takes a tenth of one.
@@ -38,19 +41,20 @@ _NETCONFS = {
 }
 
 
-def rehearse(plugin: type[Plugin], prepare: Callable[[Settle, int], Ahead], mounts_fd: int) -> dict[str, Pages]:
-    """Have a plugin serve an ADD, and look at what it has used.
+# Plays on a stage, with the parameters of a call and what is made ahead of it with; says what was used.
+Play = Callable[[dict[str, str], int], dict[str, Pages]]
+
+
+def rehearse(play: Play, mounts_fd: int) -> dict[str, Pages]:
+    """Have a call served, and look at what it has used.
 
     Args:
-        plugin: The plugin.
-        prepare: Makes what can be made ahead.
-        mounts_fd: What it makes that with.
+        play: Has it served, where it has no influence on anything, with the parameters of an ADD.
+        mounts_fd: What is made ahead of it is made with that.
 
     Returns:
         Role of a process to its pages; empty when the rehearsal has failed.
     """
-    if plugin.name not in _NETCONFS:
-        return {}
     read_fd, write_fd = os.pipe2(os.O_CLOEXEC)
     pid = os.fork()
     if pid == 0:
@@ -59,7 +63,7 @@ def rehearse(plugin: type[Plugin], prepare: Callable[[Settle, int], Ahead], moun
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             _die_with_parent()
-            _stage(plugin, prepare, mounts_fd, write_fd)
+            os.write(write_fd, _format(play(_enter_stage(), mounts_fd)))
         except Exception as error:  # noqa: BLE001 - whatever it is, calls are served without what could be learned
             os.write(2, f"cnisandbox: rehearse: {type(error).__name__}: {error}\n".encode("utf-8", "replace"))
         finally:
@@ -92,40 +96,52 @@ def _read_to_end(fd: int) -> bytes:
     return b""
 
 
-def _stage(plugin: type[Plugin], prepare: Callable[[Settle, int], Ahead], mounts_fd: int, write_fd: int) -> None:
-    """Have a slot serve the call here, and write down what its processes have used."""
+def _enter_stage() -> dict[str, str]:
+    """Leave everything that others see; returns the parameters of a call."""
     namespaces.enter_own_namespaces()
     view.make_private()
     for path in state_paths():
         os.makedirs(path, 0o755, exist_ok=True)
         view.cover(path)
     namespaces.enter_empty_netns()
-    variables = {
+    return {
         "CNI_COMMAND": "ADD",
         "CNI_CONTAINERID": "x",
         "CNI_IFNAME": "eth0",
         "CNI_NETNS": f"/proc/{_fork_container()}/ns/net",
         "CNI_PATH": "/usr/bin",
     }
-    netconf_fd, result_fd, full_fd = _standard(_NETCONFS[plugin.name].encode())
-    pid = os.fork()
-    if pid == 0:
-        _die_with_parent()
-        for target, fd in enumerate((netconf_fd, full_fd)):
-            os.dup2(fd, target)
-        os.environ.clear()
-        os.environ.update(variables)
-        run(plugin, prepare(lambda _: None, mounts_fd))
+
+
+def play_of(plugin: type[Plugin], prepare: Callable[[Settle, int], Ahead]) -> Play | None:
+    """Make a play of an ADD of a plugin of ours; None where none was written.
+
+    Args:
+        plugin: The plugin.
+        prepare: Makes what can be made ahead.
+    """
+    netconf = _NETCONFS.get(plugin.name)
+    if netconf is None:
+        return None
+    return lambda variables, mounts_fd: _play(plugin, netconf, lambda settle: prepare(settle, mounts_fd), variables)
+
+
+def _play(
+    plugin: type[Plugin], netconf: str, prepare: Callable[[Settle], Ahead], variables: dict[str, str]
+) -> dict[str, Pages]:
+    result_fd, full_fd = os.pipe2(os.O_CLOEXEC)
+    fill(full_fd)
+    standard = (pipe_with(netconf.encode()), full_fd, 2)
+    pid = begin(variables, standard, lambda: run(plugin, prepare(lambda _: None)))
     os.close(full_fd)
-    _wait_until_it_writes(pid)
-    processes = {_role(process): process for process in (pid, *_children(pid))}
-    processes.pop("", None)  # one that has ended
-    pages = {role: used_pages(process) for role, process in processes.items()}
-    os.read(result_fd, _PIPE_BYTES)
+    wait_until_it_writes(pid, lambda: 1)
+    pages = pages_of(pid)
+    pages.pop("", None)  # one that has ended
+    empty(result_fd)
     _, status = os.waitpid(pid, 0)
     if status:
         raise ChildProcessError(os.read(result_fd, _PIPE_BYTES).decode("utf-8", "replace"))
-    os.write(write_fd, _format(pages))
+    return pages
 
 
 def _fork_container() -> int:
@@ -142,24 +158,84 @@ def _fork_container() -> int:
     return pid
 
 
-def _standard(netconf: bytes) -> tuple[int, int, int]:
-    """Make a netconf's standard input, and a standard output that is full: who writes to it waits."""
-    netconf_fd, fd = os.pipe2(os.O_CLOEXEC)
-    os.write(fd, netconf)
-    os.close(fd)
-    result_fd, full_fd = os.pipe2(os.O_CLOEXEC)
-    capacity = fcntl.fcntl(full_fd, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
-    os.write(full_fd, bytes(capacity))
-    return netconf_fd, result_fd, full_fd
+def begin(variables: dict[str, str], standard: tuple[int, int, int], serve: Callable[[], NoReturn]) -> int:
+    """Fork a slot that has taken a call.
+
+    Args:
+        variables: The call's environment.
+        standard: Its standard input, output and error.
+        serve: What it does.
+
+    Returns:
+        Its process id; it ends with us.
+    """
+    pid = os.fork()
+    if pid == 0:
+        _die_with_parent()
+        for target, fd in enumerate(standard):
+            os.dup2(fd, target)
+        os.environ.clear()
+        os.environ.update(variables)
+        serve()
+    return pid
 
 
-def _wait_until_it_writes(pid: int) -> None:
-    """Wait until a process stands in write() to its standard output."""
-    wanted = f"{lib.seccomp_syscall_resolve_name(b'write')} 0x1 "
-    while not _read(f"/proc/{pid}/syscall").startswith(wanted):
-        if os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT):
-            raise ChildProcessError(f"process {pid} has ended")
+def pipe_with(data: bytes) -> int:
+    """Make a pipe in which something stands; returns the end that it is read from."""
+    read_fd, write_fd = os.pipe2(os.O_CLOEXEC)
+    os.write(write_fd, data)
+    os.close(write_fd)
+    return read_fd
+
+
+def fill(fd: int) -> None:
+    """Fill a pipe up: who writes to it waits."""
+    os.set_blocking(fd, False)
+    with suppress(BlockingIOError):
+        while os.write(fd, bytes(_PIPE_BYTES)):
+            pass
+    os.set_blocking(fd, True)
+
+
+def empty(fd: int) -> bytes:
+    """Take everything out of a pipe; returns what came last."""
+    os.set_blocking(fd, False)
+    data = b""
+    with suppress(BlockingIOError):
+        while piece := os.read(fd, 1 << 16):
+            data = piece
+    os.set_blocking(fd, True)
+    return data
+
+
+def wait_until_it_writes(pid: int, descriptor: Callable[[], int]) -> None:
+    """Wait until a process stands in write() to a descriptor.
+
+    Raises:
+        ChildProcessError: it has ended.
+    """
+    number = lib.seccomp_syscall_resolve_name(b"write")
+    while not _read(f"/proc/{pid}/syscall").startswith(f"{number} {descriptor():#x} "):
+        require_alive(pid)
         time.sleep(_LOOK_AGAIN_S)
+
+
+def require_alive(pid: int) -> None:
+    """Insist that a child has not ended.
+
+    Raises:
+        ChildProcessError: it has.
+    """
+    if os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+        raise ChildProcessError(f"process {pid} has ended")
+
+
+def pages_of(pid: int) -> dict[str, Pages]:
+    """Say what a process has used, and those below it; by their roles."""
+    found = {_role(pid): used_pages(pid)}
+    for child in _children(pid):
+        found |= pages_of(child)
+    return found
 
 
 def _children(pid: int) -> list[int]:

@@ -45,7 +45,10 @@ _DRAIN_S = 30.0
 
 
 # How many slots wait, unless told otherwise; one takes about 13 MiB.
-_SLOTS = {"bridge": 2}
+_SLOTS = {"bridge": 2, protocol.RUNNER: 2}
+# Most machines wrap nothing: unless told otherwise, there is one slot until the first call, which has fetched no pages
+# and takes 8 MiB.
+_RARE = (protocol.RUNNER,)
 
 
 class Busy(NamedTuple):
@@ -67,14 +70,16 @@ class Pool:
         served: Whose calls they serve.
         listener: Where launchers connect.
         size: How many wait.
+        is_in_use: Whether calls are expected; else they are after the first one.
     """
 
-    def __init__(self, served: Served, listener: _socket.socket, size: int) -> None:
+    def __init__(self, served: Served, listener: _socket.socket, size: int, *, is_in_use: bool) -> None:
         self.served = served
         self.listener = listener
         self.size = size
         self.idle: set[int] = set()
         self.pages: dict[str, Pages] = {}
+        self.is_in_use = is_in_use
 
     def show_progress(self) -> None:
         """Tell the launchers that wait that one of them has been served: they go on waiting (native/launcher.c)."""
@@ -123,11 +128,10 @@ class Server:
         gc.freeze()
         gc.disable()
         for pool in self._pools:
-            plugin, prepare = pool.served.plugin, pool.served.prepare
-            if plugin is not None:
-                pool.pages = rehearse(plugin, prepare, self._mounts_fd)
-            if plugin is not None and not pool.pages:
-                self._warn(f"rehearse {plugin.name}: it has failed; calls will take longer")
+            if pool.served.play is not None:
+                pool.pages = rehearse(pool.served.play, self._mounts_fd)
+                if not pool.pages:
+                    self._warn(f"rehearse {pool.served.name}: it has failed; calls will take longer")
         while not self._asked:
             self._fill()
             self._wait(self._timeout(idle_exit_s))
@@ -160,7 +164,7 @@ class Server:
         While a call is under way only where the next one would find none: making a slot takes as long as a call, on a
         processor that the call could have.
         """
-        if len(pool.idle) >= pool.size or len(self._busy) >= _BUSY:
+        if len(pool.idle) >= (pool.size if pool.is_in_use else min(pool.size, 1)) or len(self._busy) >= _BUSY:
             return False
         return not self._busy or not pool.idle
 
@@ -176,7 +180,7 @@ class Server:
                 set_title(f"cnisandbox: slot [{pool.served.name}]")
                 ends = Ends(pool.listener, self._control, self._build_id, zygote, self._own, self._mounts_fd)
                 slot.close_all_but(ends)
-                slot.serve(pool.served, ends, pool.pages)
+                slot.serve(pool.served, ends, pool.pages if pool.is_in_use else {})
             finally:
                 os._exit(3)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, blocked)
@@ -226,6 +230,7 @@ class Server:
             for pool in self._pools:
                 if pid in pool.idle:
                     pool.idle.discard(pid)
+                    pool.is_in_use = True
                     pool.show_progress()
             self.last_call = time.monotonic()
             if fds:
@@ -319,7 +324,8 @@ def main() -> NoReturn:
     for word in sockets:
         name, _, fd = word.partition("=")
         served = runner.SERVED if name == protocol.RUNNER else slot.of_plugin(_plugin(name), plugin_dirs)
-        pools.append(Pool(served, _listener(int(fd)), int(pool) or _SLOTS.get(name, 1)))
+        size, is_in_use = int(pool) or _SLOTS.get(name, 1), bool(int(pool)) or name not in _RARE
+        pools.append(Pool(served, _listener(int(fd)), size, is_in_use=is_in_use))
     # ORDER: after everything was imported.
     if code.last_change(package) != last_change:
         _warn("serve: the code was changed while it was loaded: starting anew")

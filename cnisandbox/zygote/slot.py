@@ -29,11 +29,12 @@ from cnisandbox.boundary import limits, prctl
 from cnisandbox.boundary.ahead import Settle
 from cnisandbox.boundary.pages import Pages, fetch
 from cnisandbox.boundary.syscalls import checked, lib
-from cnisandbox.boundary.workers import make_ahead
+from cnisandbox.boundary.workers import Ahead, make_ahead
 from cnisandbox.errors import CniError
 from cnisandbox.hints import Any, NamedTuple, NoReturn
 from cnisandbox.plugin import Plugin, needs_of, run
 from cnisandbox.zygote import protocol
+from cnisandbox.zygote.rehearsal import Play, play_of
 
 # LIMIT: seconds for a launcher to send its request; it does so at once. Less than the patience of those behind it.
 _REQUEST_TIMEOUT_S = 0.5
@@ -96,14 +97,14 @@ class Served(NamedTuple):
         prepare: Makes what can be made ahead of a call, with `Ends.mounts_fd`; has each process settle, that has the
             role named, before it waits.
         begin: Is the entry of a call, with what was made.
-        plugin: The plugin of ours; None for the runner.
+        play: Has a call served for a rehearsal, with the parameters of it; None where there is nothing to be rehearsed.
         has_subject: Whether launchers say something before the environment.
     """
 
     name: str
     prepare: Callable[[Settle, int], Any]
     begin: Callable[[Any, Taken], NoReturn]
-    plugin: type[Plugin] | None = None
+    play: Play | None = None
     has_subject: bool = False
 
 
@@ -114,11 +115,15 @@ def of_plugin(plugin: type[Plugin], plugin_dirs: tuple[str, ...]) -> Served:
         plugin: The plugin.
         plugin_dirs: Directories of plugins that calls are expected to name.
     """
+
+    def prepare(settle: Settle, mounts_fd: int) -> Ahead:
+        return make_ahead(plugin.name, needs_of(plugin), plugin_dirs, settle, mounts_fd)
+
     return Served(
         plugin.name,
-        lambda settle, mounts_fd: make_ahead(plugin.name, needs_of(plugin), plugin_dirs, settle, mounts_fd),
+        prepare,
         lambda ahead, taken: run(plugin, ahead, taken.status_fd),
-        plugin,
+        play_of(plugin, prepare),
     )
 
 

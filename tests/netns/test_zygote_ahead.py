@@ -95,12 +95,12 @@ class TestRehearsal:
         assert [path for path in world.outside_path("/var/lib/cni").rglob("*") if path.is_file()] == []
         roles = sorted(title_of(pid).partition(" [")[0].removeprefix("cnisandbox: ") for pid in descendants(zygote.pid))
         workers = ["container worker"] * 2 + ["delegate worker"] * 2 + ["host worker"]
-        assert roles == sorted(["zygote", *["slot"] * 4, *workers])
+        assert roles == sorted(["zygote", *["slot"] * 4, *workers, "monitor", "opener", "worker"])
         assert zygote.log == ""
 
     def test_calls_are_served_without_one(self, world: World, plugin_dir: str) -> None:
         zygote = started(world, plugin_dir, prefix=WITHOUT_REHEARSAL)
-        assert zygote.log.count("cnisandbox: rehearse: ChildProcessError: ") == 3
+        assert zygote.log.count("cnisandbox: rehearse: ChildProcessError: ") == 4
         zygote.warm("ADD")
         zygote.warm("DEL")
 
