@@ -41,7 +41,7 @@ struct native_notification {
 };
 int native_seccomp_listen(const void *program, unsigned short instructions);
 int native_notify_wake_on_this_cpu(int listener);
-int native_notify_next(int listener, const char *prefixes, struct native_notification *call);
+int native_notify_next(int listener, const int *others, const char *prefixes, struct native_notification *call);
 int native_notify_is_valid(int listener, uint64_t id);
 int native_notify_answer(int listener, uint64_t id, int64_t value, int error, unsigned int flags);
 int native_notify_give(int listener, uint64_t id, int fd, unsigned int number, unsigned int fd_flags);

@@ -128,13 +128,29 @@ static int is_of_no_interest(const struct native_notification *call, const char 
 	return 1;
 }
 
-/* 1: a call that needs an answer. 0: none is waiting. */
-int native_notify_next(int listener, const char *prefixes, struct native_notification *call)
+/* Wait for a call that needs an answer: 1. 0: one of the `others`, which end with -1, has something to say; that comes
+ * first. -EPIPE: nobody is left who could ask. */
+int native_notify_next(int listener, const int *others, const char *prefixes, struct native_notification *call)
 {
-	struct pollfd waiting = { listener, POLLIN, 0 };
+	struct pollfd waiting[4] = { { listener, POLLIN, 0 } };
 	struct seccomp_notif notice;
+	nfds_t count = 1, index;
 
-	while (poll(&waiting, 1, 0) > 0 && waiting.revents & POLLIN) {
+	while (count < sizeof waiting / sizeof *waiting && others[count - 1] >= 0) {
+		waiting[count] = (struct pollfd){ others[count - 1], POLLIN, 0 };
+		count++;
+	}
+	for (;;) {
+		if (poll(waiting, count, -1) < 0) {
+			if (errno == EINTR)
+				continue;
+			return -errno;
+		}
+		for (index = 1; index < count; index++)
+			if (waiting[index].revents)
+				return 0;
+		if (!(waiting[0].revents & POLLIN))
+			return -EPIPE;
 		memset(&notice, 0, sizeof notice);
 		if (ioctl(listener, SECCOMP_IOCTL_NOTIF_RECV, &notice) < 0) {
 			if (errno == ENOENT || errno == EINTR)
@@ -149,7 +165,6 @@ int native_notify_next(int listener, const char *prefixes, struct native_notific
 			return 1;
 		native_notify_answer(listener, notice.id, 0, 0, SECCOMP_USER_NOTIF_FLAG_CONTINUE);
 	}
-	return waiting.revents & POLLHUP ? -EPIPE : 0;
 }
 
 int native_pidfd_getfd(int pidfd, int fd)

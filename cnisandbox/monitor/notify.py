@@ -54,20 +54,25 @@ class Listener:
 
     def __init__(self, fd: int, prefixes: tuple[str, ...]) -> None:
         self.fd = fd
+        self._others = ffi.new("int[]", [-1])
         self._prefixes = ffi.new("char[]", b"".join(prefix.encode() + b"\0" for prefix in prefixes) + b"\0")
         self._call = ffi.new("struct native_notification *")
         lib.native_notify_wake_on_this_cpu(fd)  # Linux 6.6; without it, answers only take longer
 
+    def watch(self, *others: int) -> None:
+        """Set which descriptors are waited for beside questions, at most three; what they say comes first."""
+        self._others = ffi.new("int[]", [*others, -1])
+
     def next(self) -> Question | None:
-        """Take the next question.
+        """Wait for the next question.
 
         Returns:
-            None when there is none at the moment.
+            None when one of those that are watched has something to say.
 
         Raises:
             BrokenPipeError: nobody is left who could ask.
         """
-        if not checked(lib.native_notify_next(self.fd, self._prefixes, self._call), "notification"):
+        if not checked(lib.native_notify_next(self.fd, self._others, self._prefixes, self._call), "notification"):
             return None
         call = self._call
         return Question(call.id, call.pid, call.nr, tuple(call.args))

@@ -104,12 +104,13 @@ class Supervisor:
         """Set who decides; until then everything is refused."""
         self._judge = judge
 
-    def answer_all(self) -> None:
-        """Answer every call that waits.
+    def answer_until(self, *others: int) -> None:
+        """Answer every call, until one of these descriptors has something to say.
 
         Raises:
             BrokenPipeError: the program has ended.
         """
+        self._listener.watch(*others)
         while (question := self._listener.next()) is not None:
             self._asking = question
             try:

@@ -158,7 +158,7 @@ class _Monitor:
         self._await_release()
         os.write(self._go_fd, b"G")
         os.close(self._go_fd)
-        self._serve(plan, supervisor, listener_fd, worker_fd)
+        self._serve(plan, supervisor, worker_fd)
         _, status = os.waitpid(self._worker, 0)
         self._channel.send([0, Ended(status, audit.close())])
         # ORDER: not before the keeper has passed the result on. To take us apart, with two pid namespaces, takes the
@@ -246,28 +246,27 @@ class _Monitor:
         released: Released = check(message, Released, "release")
         return {key: tuple(names) for key, names in released.variables.items()}
 
-    def _serve(self, plan: Plan, supervisor: Supervisor | None, listener_fd: int, worker_fd: int) -> None:
+    def _serve(self, plan: Plan, supervisor: Supervisor | None, worker_fd: int) -> None:
         """Answer until the worker has ended, whatever it is doing."""
         channel_fd = self._channel.read_fd
-        poll = select.poll()
-        for fd in (worker_fd, channel_fd, *((listener_fd,) if supervisor else ())):
-            poll.register(fd, select.POLLIN)
+        watched = [worker_fd, channel_fd]
         if supervisor is not None:
             supervisor.judge_by(self._judge(plan, {}, supervisor))
+        is_asking = supervisor is not None
         while True:
-            events = dict(poll.poll())
-            if channel_fd in events:
+            if supervisor is not None and is_asking:
+                try:
+                    supervisor.answer_until(*watched)
+                except BrokenPipeError:
+                    is_asking = False
+            ready = _ready(watched)
+            if channel_fd in ready:
                 # ORDER: what the netconf says comes before the plugin has read it, and is judged by from then on.
                 variables = self._released(self._channel.receive())
-                poll.unregister(channel_fd)
+                watched.remove(channel_fd)
                 if supervisor is not None:
                     supervisor.judge_by(self._judge(plan, variables, supervisor))
-            if supervisor is not None and listener_fd in events:
-                try:
-                    supervisor.answer_all()
-                except BrokenPipeError:
-                    poll.unregister(listener_fd)
-            if worker_fd in events:
+            if worker_fd in ready:
                 return
 
     def _judge(self, plan: Plan, variables: dict[str, tuple[str, ...]], supervisor: Supervisor) -> Judge:
@@ -287,6 +286,14 @@ def _audit(plan: Plan, kind: str, fd: int = -1) -> AuditLog:
     environment = plan.environment
     container_id, ifname = (environment.container_id, environment.ifname) if environment else ("", "")
     return AuditLog(fd, plan.name, container_id, ifname, kind)
+
+
+def _ready(fds: list[int]) -> list[int]:
+    """Wait until some have something to say."""
+    poll = select.poll()
+    for fd in fds:
+        poll.register(fd, select.POLLIN)
+    return [fd for fd, _ in poll.poll()]
 
 
 def _let_go_of_standard() -> None:

@@ -112,7 +112,9 @@ def _question(listener: int) -> int:
     call = ffi.new("struct native_notification *")
     poll = select.poll()
     poll.register(listener, select.POLLIN)
-    if not poll.poll(_TIMEOUT_MS) or not checked(lib.native_notify_next(listener, b"\0", call), "notification"):
+    if not poll.poll(_TIMEOUT_MS) or not checked(
+        lib.native_notify_next(listener, ffi.new("int[]", [-1]), b"\0", call), "notification"
+    ):
         raise OSError("no notification came")
     return int(call.id)
 
