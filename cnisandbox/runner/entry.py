@@ -198,7 +198,9 @@ def _tell(plan: Plan, ends: Ends, log: LogTarget | None, standard: tuple[int, in
     variables = b"\0".join(name + b"=" + value for name, value in os.environb.items())
     written = write_plan(plan)
     tell(ends.worker, written, variables, standard)
-    if plan.netns is not None:
+    if plan.netns is None:
+        ends.opener.close()
+    else:
         tell(ends.opener, written)
     tell(ends.monitor, written, (log.kind if log else "file").encode(), (log.fd,) if log else ())
 
