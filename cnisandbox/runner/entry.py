@@ -198,11 +198,10 @@ def _tell(plan: Plan, ends: Ends, log: LogTarget | None, standard: tuple[int, in
     variables = b"\0".join(name + b"=" + value for name, value in os.environb.items())
     written = write_plan(plan)
     tell(ends.worker, written, variables, standard)
-    if plan.netns is None:
-        ends.opener.close()
-    else:
+    if plan.netns is not None:
         tell(ends.opener, written)
     tell(ends.monitor, written, (log.kind if log else "file").encode(), (log.fd,) if log else ())
+    ends.opener.close()  # where there is no container's netns, it has been told nothing, and ends
 
 
 def _level(options: Options, highest: Level) -> Level:
