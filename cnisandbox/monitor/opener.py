@@ -15,8 +15,11 @@ import struct
 
 from cnisandbox.hints import NoReturn, Protocol
 
-# A request: what is wanted, three integers, a path (NUL-padded). LIMIT: a sysctl's path is well below 255 bytes.
-_REQUEST = struct.Struct("=iiii256s")
+# A request: what is wanted, how many of it, three integers, a path (NUL-padded).
+# LIMIT: a sysctl's path is well below 255 bytes.
+_REQUEST = struct.Struct("=iiiii256s")
+# LIMIT: descriptors of one answer; an ADD of bridge takes eight sockets in the container's netns.
+STOCK = 8
 _SOCKET, _SYSCTL = 1, 2
 _OK = b"\0\0\0\0"
 
@@ -66,32 +69,39 @@ class RemoteOpener:
 
     def __init__(self, end: _socket.socket) -> None:
         self._end = end
+        self._stock: dict[tuple[int, int, int], list[int]] = {}
 
     def fileno(self) -> int:
         """Say which descriptor our end is."""
         return self._end.fileno()
 
+    def stock(self, domain: int, kind: int, protocol: int) -> None:
+        """Have some sockets made that nobody has asked for yet: to ask the opener takes longer than to make one."""
+        made = self._ask(_REQUEST.pack(_SOCKET, STOCK, domain, kind, protocol, b""))
+        self._stock.setdefault((domain, kind, protocol), []).extend(made)
+
     def open_socket(self, domain: int, kind: int, protocol: int) -> int:
-        """Make a socket."""
-        return self._ask(_REQUEST.pack(_SOCKET, domain, kind, protocol, b""))
+        """Make a socket, or take one that nobody has had."""
+        stock = self._stock.get((domain, kind, protocol))
+        return stock.pop() if stock else self._ask(_REQUEST.pack(_SOCKET, 1, domain, kind, protocol, b""))[0]
 
     def open_sysctl(self, path: str, flags: int) -> int:
         """Open a sysctl."""
         encoded = os.fsencode(path)
         if len(encoded) > 255:
             raise OSError(errno.ENAMETOOLONG, path)
-        return self._ask(_REQUEST.pack(_SYSCTL, flags, 0, 0, encoded))
+        return self._ask(_REQUEST.pack(_SYSCTL, 1, flags, 0, 0, encoded))[0]
 
-    def _ask(self, request: bytes) -> int:
+    def _ask(self, request: bytes) -> list[int]:
         self._end.send(request)
-        answer, ancillary, _, _ = self._end.recvmsg(4, _socket.CMSG_SPACE(4), _socket.MSG_CMSG_CLOEXEC)
+        answer, ancillary, _, _ = self._end.recvmsg(4, _socket.CMSG_SPACE(4 * STOCK), _socket.MSG_CMSG_CLOEXEC)
         if len(answer) != 4:
             raise OSError(errno.EPIPE, "the opener has ended")
         if answer != _OK:
             (number,) = struct.unpack("=i", answer)
             raise OSError(number, os.strerror(number))
         ((_, _, data),) = ancillary
-        return int(array.array("i", data)[0])
+        return list(array.array("i", data))
 
 
 def serve(end: _socket.socket) -> NoReturn:
@@ -105,14 +115,17 @@ def serve(end: _socket.socket) -> NoReturn:
         request = end.recv(_REQUEST.size)
         if len(request) != _REQUEST.size:
             os._exit(0)
-        kind, first, second, third, path = _REQUEST.unpack(request)
+        kind, count, first, second, third, path = _REQUEST.unpack(request)
+        fds: list[int] = []
         try:
-            if kind == _SOCKET:
-                fd = here.open_socket(first, second, third)
-            else:
-                fd = here.open_sysctl(os.fsdecode(path.rstrip(b"\0")), first)
+            for _ in range(min(count, STOCK)):
+                if kind == _SOCKET:
+                    fds.append(here.open_socket(first, second, third))
+                else:
+                    fds.append(here.open_sysctl(os.fsdecode(path.rstrip(b"\0")), first))
         except OSError as error:
             end.send(struct.pack("=i", error.errno or errno.EIO))
-            continue
-        end.sendmsg([_OK], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, array.array("i", [fd]))])
-        os.close(fd)
+        else:
+            end.sendmsg([_OK], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, array.array("i", fds))])
+        for fd in fds:
+            os.close(fd)

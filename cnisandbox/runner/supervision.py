@@ -39,7 +39,7 @@ from cnisandbox.monitor.opener import SYSCTL_PREFIX, LocalOpener, Opener, Remote
 from cnisandbox.monitor.supervisor import READABLE_FILES, Situation, Supervisor
 from cnisandbox.monitor.threads import CONTAINER, HOST, Threads
 from cnisandbox.monitor.world import KernelWorld
-from cnisandbox.netlink.datagram import protocol_of
+from cnisandbox.netlink.datagram import NETLINK_ROUTE, protocol_of
 from cnisandbox.policy.judge import Judge, Session
 from cnisandbox.runner.facts import WorkerFacts, read_facts
 from cnisandbox.runner.plan import Plan
@@ -155,6 +155,9 @@ class _Monitor:
         worker_fd = notify.open_process(self._worker)
         said_by_us = self._drop({self._go_fd, worker_fd, *(fd for fd in (listener_fd, *log_fds) if fd >= 0)})
         self._channel.send([0, Testimony(said_by_us, opener_said, facts)])
+        if plan.netns is not None and plan.level is Level.MEDIATED:
+            # ORDER: while the keeper compares; it is the kind of socket that a plugin, and our world, ask for.
+            self._opener.stock(_socket.AF_NETLINK, _socket.SOCK_RAW, NETLINK_ROUTE)
         self._await_release()
         os.write(self._go_fd, b"G")
         os.close(self._go_fd)
