@@ -206,3 +206,12 @@ SEEN = Table(
     },
     LINK.header,
 )
+
+# What a judge looks at: which link it is, and of which kind; nothing of what is set on it, or on it as a bridge's port.
+IDENTITY = Table(
+    {
+        **_part(LINK, "ifname", "link", "ifalias", "link_netnsid").by_number,
+        18: ("linkinfo", Nested(_part(_LINKINFO, "kind"))),
+    },
+    LINK.header,
+)
