@@ -197,11 +197,10 @@ def _attest(call: Call, session: Session, inquire: Callable[[Call], None] | None
     """
     allows_degraded = _allows_degraded(call.request.netconf, session.environment.level)
     missing = list(verify(session.attestation, session.expectation, allows_degraded=allows_degraded))
-    attestations = [session.attestation]
 
     def attest(worker: Worker | None) -> None:
         if worker is not None:
-            attestations.append(worker.attest(allows_degraded=allows_degraded))
+            worker.attest(allows_degraded=allows_degraded)
             missing.extend(worker.missing)
 
     # ORDER: who is ready first is first asked; meanwhile we go on with the others.
@@ -215,7 +214,8 @@ def _attest(call: Call, session: Session, inquire: Callable[[Call], None] | None
     for facility in dict.fromkeys(missing):
         Call.warn(f"the kernel lacks {facility}; going on without it, because sandbox.allowDegraded says so")
     if session.attest_fd is not None:
-        _keep(attestations, session.attest_fd)
+        workers = [worker for worker in (session.host, session.container, session.delegate) if worker is not None]
+        _keep([session.attestation, *(worker.attest() for worker in workers)], session.attest_fd)
 
 
 def _allows_degraded(netconf: NetConf, level: Level) -> bool:

@@ -139,6 +139,6 @@ def ip_interface(text: str) -> Interface:
     address = ip_address(host)
     if not slash:
         return Interface(address, address.max_prefixlen)
-    if not (length.isascii() and length.isdigit() and len(length) <= 3 and int(length) <= address.max_prefixlen):
+    if not (length.isascii() and length.isdigit() and int(length) <= address.max_prefixlen):
         raise ValueError(f"{text!r} does not appear to be an IPv4 or IPv6 interface")
     return Interface(address, int(length))

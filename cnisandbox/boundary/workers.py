@@ -116,6 +116,14 @@ class Workers(NamedTuple):
         return {fd for worker in self if worker is not None for fd in worker.descriptors}
 
 
+def compile_filters() -> None:
+    """Compile the filters of a call's processes, for all calls that this process, or what it writes, will serve."""
+    seccomp.engine_filter()
+    seccomp.delegate_filter()
+    for protocols in ((NETLINK_ROUTE,), (NETLINK_ROUTE, NETLINK_NETFILTER)):
+        seccomp.worker_filter(protocols, has_event_loop=False)
+
+
 def engine_confinement(level: Level, user: ServiceUser) -> Confinement:
     """Describe the engine; what Landlock lets it do is added when its state directories are known.
 

@@ -7,8 +7,7 @@ from types import CodeType
 from typing import TYPE_CHECKING
 
 from cnisandbox import _native, bundle
-from cnisandbox.boundary import compiled, seccomp
-from cnisandbox.boundary.sandbox import NETLINK_NETFILTER, NETLINK_ROUTE
+from cnisandbox.boundary import compiled
 from cnisandbox.cli import host, launcher
 from cnisandbox.errors import reason
 
@@ -125,12 +124,10 @@ def _filter_makers() -> list[str]:
 
 def _filters(path: str) -> CodeType:
     """Compile the filters of all processes that a call is likely to need, into a module of the same shape."""
-    from cnisandbox.zygote import runner  # noqa: PLC0415 - it loads much, and most commands write no bundle
+    from cnisandbox.boundary import workers  # noqa: PLC0415 - they load much, and most commands write no bundle
+    from cnisandbox.zygote import runner  # noqa: PLC0415
 
-    seccomp.engine_filter()
-    seccomp.delegate_filter()
-    for protocols in ((NETLINK_ROUTE,), (NETLINK_ROUTE, NETLINK_NETFILTER)):
-        seccomp.worker_filter(protocols, has_event_loop=False)
+    workers.compile_filters()
     runner.compile_filters()
     return _code(f"PROGRAMS = {compiled.PROGRAMS!r}", path)
 

@@ -11,9 +11,7 @@ Privilege: CAP_SYS_ADMIN. What is in it is in ours as well, and nobody stays in 
 import os
 import signal
 
-import prctl
-
-from cnisandbox.boundary import namespaces, view
+from cnisandbox.boundary import namespaces, prctl, view
 from cnisandbox.errors import CniError
 
 # LIMIT: of the list of mounts; a line has some 150 bytes.

@@ -23,9 +23,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from importlib import import_module
 
-from cnisandbox.boundary import seccomp
+from cnisandbox.boundary import workers
 from cnisandbox.boundary.pages import Pages
-from cnisandbox.boundary.sandbox import NETLINK_NETFILTER, NETLINK_ROUTE
 from cnisandbox.boundary.syscalls import lib
 from cnisandbox.boundary.title import set_title
 from cnisandbox.hints import NamedTuple, NoReturn
@@ -358,10 +357,7 @@ def _do_once() -> None:
     """Do what every child would do."""
     for name in dir(lib):
         getattr(lib, name)  # it is made when it is asked for
-    seccomp.engine_filter()
-    seccomp.delegate_filter()
-    for protocols in ((NETLINK_ROUTE,), (NETLINK_ROUTE, NETLINK_NETFILTER)):
-        seccomp.worker_filter(protocols, has_event_loop=False)  # as `network_worker` asks for it
+    workers.compile_filters()
     runner.compile_filters()
 
 

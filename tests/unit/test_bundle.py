@@ -239,7 +239,7 @@ class TestWriting:
         names: dict[str, Any] = {}
         exec(marshal.loads(code), names)
         asked = "from cnisandbox.boundary import compiled, seccomp; from cnisandbox.zygote import runner, server"
-        fresh = f"import sys; sys.path = {search_path!r}; {asked}; server._compile_filters(); print(compiled.PROGRAMS)"
+        fresh = f"import sys; sys.path = {search_path!r}; {asked}; server._do_once(); print(compiled.PROGRAMS)"
         done = subprocess.run([sys.executable, "-c", fresh], check=True, capture_output=True, text=True, timeout=60)
         assert names["PROGRAMS"] == ast.literal_eval(done.stdout)
         assert {name.partition(" ")[0] for name in names["PROGRAMS"]} >= {
