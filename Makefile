@@ -6,8 +6,8 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 SHELL_SCRIPTS := bootstrap .ci/run $(wildcard vagrant/*.sh)
 
-# What is tested of our own plugins at level hardened and without a zygote: once more at level mediated; and, by
-# `make warm`, with a zygote (tests/warm.py).
+# What is tested of our own plugins at level hardened and without a zygote: once more at level mediated, and once more
+# with a zygote (tests/warm.py).
 ONCE_MORE := $(wildcard tests/netns/test_plugin_*.py) tests/interop/test_differential.py tests/interop/test_podman.py \
 	tests/interop/test_containerd.py tests/interop/test_takeover.py
 
@@ -37,6 +37,7 @@ unit: setup
 test: lint type
 	$(BIN)/pytest
 	CNISANDBOX_LEVEL=mediated $(BIN)/pytest $(ONCE_MORE)
+	CNISANDBOX_WARM=1 $(BIN)/pytest $(ONCE_MORE)
 
 warm: setup
 	CNISANDBOX_WARM=1 $(BIN)/pytest $(ONCE_MORE)

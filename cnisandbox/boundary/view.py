@@ -29,7 +29,7 @@ MOUNT_ATTR_NOSUID = 0x2
 MOUNT_ATTR_NODEV = 0x4
 MOUNT_ATTR_NOEXEC = 0x8
 MOUNT_ATTR_IDMAP = 0x00100000
-_MS_PRIVATE = 1 << 18
+_MS_PRIVATE, _MS_SLAVE = 1 << 18, 1 << 19
 
 # LIMIT: mount points of a program's view, and the directories that lead to them.
 _PROGRAM_INODES = 512
@@ -79,7 +79,20 @@ def make_private() -> None:
     Raises:
         IsolationUnavailable: the caller's root is a chroot; what is no mount can be neither made private nor exchanged.
     """
-    result = lib.native_mount_setattr(_AT_FDCWD, b"/", _AT_RECURSIVE, 0, 0, _MS_PRIVATE, 0)
+    _set_propagation(_MS_PRIVATE)
+
+
+def make_slave() -> None:
+    """The same; but what happens to theirs reaches ours: what is unmounted there is unmounted here.
+
+    Raises:
+        IsolationUnavailable: as `make_private`.
+    """
+    _set_propagation(_MS_SLAVE)
+
+
+def _set_propagation(kind: int) -> None:
+    result = lib.native_mount_setattr(_AT_FDCWD, b"/", _AT_RECURSIVE, 0, 0, kind, 0)
     if result == -errno.EINVAL:
         raise IsolationUnavailable(
             "exchange the root: it is not a mount, as in a chroot",
@@ -146,7 +159,9 @@ def enter_read_only_root(mounts: tuple[Mount, ...]) -> None:
 
     Order: after `enter_own_namespaces`; before the capabilities go.
     """
-    make_private()
+    # One that waits for a call must not keep a volume busy that is unmounted meanwhile. What is mounted meanwhile is
+    # not made read-only by this; Landlock has it so.
+    make_slave()
     checked(
         lib.native_mount_setattr(_AT_FDCWD, b"/", _AT_RECURSIVE, _NOTHING_SPECIAL | MOUNT_ATTR_RDONLY, 0, 0, 0),
         "/",

@@ -6,7 +6,7 @@ Privilege: everything; who asks is the entry, or what waits to become one.
 import os
 from collections.abc import Callable
 
-from cnisandbox.boundary import limits, namespaces, seccomp
+from cnisandbox.boundary import landlock, limits, namespaces, seccomp
 from cnisandbox.boundary.ahead import Assignment, Gifts, Settle, Waiting, fork_ahead
 from cnisandbox.boundary.confinement import Confinement, Ground, lock, prepare, stage
 from cnisandbox.boundary.delegate import Place, delegate_worker, executable_places, is_below
@@ -260,7 +260,8 @@ def _title(name: str, environment: Environment) -> str:
 
 def _is_delegate_current(ahead: Ahead, delegate: Worker, environment: Environment) -> bool:
     """Say whether the delegate worker may use what it would if it was made now, and has in view what is there now."""
-    if not are_current(ahead.state_dirs, ahead.user.uid):
+    # Without Landlock what has been mounted since could be written to.
+    if not landlock.abi() or not are_current(ahead.state_dirs, ahead.user.uid):
         return False
     for path in environment.plugin_dirs:
         try:

@@ -205,6 +205,41 @@ class TestDelegateWorker:
         assert zygote.warm("ADD").attestations["delegate worker"]["pid"] == waiting
         zygote.warm("DEL")
 
+    def test_it_keeps_no_volume_busy_that_is_unmounted(self, world: World, plugin_dir: str) -> None:
+        world.run(["mkdir", "/run/volume"])
+        world.run(["mount", "--make-rshared", "/"])
+        world.run(["mount", "-t", "tmpfs", "none", "/run/volume"])
+        zygote = started(world, plugin_dir)
+        having = [pid for pid in descendants(zygote.pid) if has_mounted(pid, "/run/volume")]
+        assert any("delegate worker" in title_of(pid) for pid in having)
+        world.run(["umount", "/run/volume"])
+        assert [title_of(pid) for pid in having if has_mounted(pid, "/run/volume")] == []
+
+    def test_what_was_mounted_since_can_be_read_only(self, world: World, plugin_dir: str) -> None:
+        world.run(["mkdir", "--parents", "/run/plugins/volume"])
+        scripted = world.outside_path("/run/plugins") / "scripted"
+        scripted.write_text(
+            """#!/bin/sh
+            cat /run/plugins/volume/file >&2
+            touch /run/plugins/volume/mine 2>/dev/null && echo written >&2
+            [ "$CNI_COMMAND" != ADD ] || echo '{"cniVersion": "1.1.0", "ips": [{"address": "10.9.0.5/24"}]}'
+            """
+        )
+        scripted.chmod(0o755)
+        world.run(["mount", "--make-rshared", "/"])
+        zygote = started(world, plugin_dir, "--plugin-dir", "/run/plugins")
+        (slot,) = zygote.slots()
+        (waiting,) = (pid for pid in descendants(slot) if "delegate worker" in title_of(pid))
+        world.run(["mount", "-t", "tmpfs", "-o", "mode=1777", "none", "/run/plugins/volume"])
+        world.run(["sh", "-c", "echo text > /run/plugins/volume/file"])
+        world.run(["setpriv", f"--reuid={SERVICE_UID}", "--clear-groups", "touch", "/run/plugins/volume/control"])
+        netconf = changed(NETCONF, ipam={"type": "scripted"})
+        call = zygote.warm("ADD", netconf, env={"CNI_PATH": "/run/plugins"})
+        assert call.attestations["delegate worker"]["pid"] == waiting
+        assert call.answer.stderr.decode().splitlines() == ["cnisandbox: scripted: text"]
+        assert "mine" not in world.run(["ls", "/run/plugins/volume"]).stdout.decode()
+        zygote.warm("DEL", netconf, env={"CNI_PATH": "/run/plugins"})
+
     @pytest.mark.parametrize("is_named", [False, True], ids=["not named to serve", "named to serve"])
     def test_a_directory_that_it_was_not_made_for_gets_another(
         self, world: World, plugin_dir: str, is_named: bool
@@ -226,6 +261,10 @@ class TestDelegateWorker:
         assert b"10.9.0.5/24" in call.answer.stdout
         assert (call.attestations["delegate worker"]["pid"] == waiting) is is_named
         zygote.warm("DEL", netconf, env={"CNI_PATH": "/run/plugins"})
+
+
+def has_mounted(pid: int, path: str) -> bool:
+    return any(line.split()[4] == path for line in Path(f"/proc/{pid}/mountinfo").read_text().splitlines())
 
 
 def confined(pid: int) -> dict[str, str]:
@@ -278,5 +317,5 @@ class TestMounts:
         (slot,) = zygote.slots()
         inodes = {os.stat(f"/proc/{pid}/ns/mnt").st_ino for pid in descendants(zygote.pid)}
         assert os.stat(f"/proc/{slot}/ns/mnt").st_ino == os.stat(f"/proc/{zygote.pid}/ns/mnt").st_ino
-        assert len(inodes) == 6  # five workers, each in one of its own
+        assert len(inodes) == 8  # those that wait for a call of ours or of the runner, each in one of its own
         assert not [fd for fd in Path(f"/proc/{slot}/fd").iterdir() if "mnt:" in str(fd.readlink())][1:]
