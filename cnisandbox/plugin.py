@@ -13,7 +13,7 @@ from cnisandbox.boundary.delegate import read_host_file
 from cnisandbox.boundary.entry import Session
 from cnisandbox.boundary.environment import Environment
 from cnisandbox.boundary.levels import Level
-from cnisandbox.boundary.sandbox import LOG_FD, Worker
+from cnisandbox.boundary.sandbox import HOST_ROLE, LOG_FD, Worker
 from cnisandbox.boundary.service import BecomeGate
 from cnisandbox.boundary.state import CONFIGURATION
 from cnisandbox.boundary.wire import Channel
@@ -30,7 +30,6 @@ from cnisandbox.light import contextmanager, suppress
 # Below the first state directory, beside the indexes of host-local: a name that no network can have.
 _LOCKS = ".cnisandbox/.locks"
 
-_HOST_ROLE = "host worker"  # as boundary/workers.py has it
 _ESCAPES = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0)) if code != ord("\t")}
 
 
@@ -314,7 +313,7 @@ def needs_of(plugin: type[Plugin]) -> Needs:
 
 def _made_gate(plugin: type[Plugin], role: str, environment: Environment, log: Log | None) -> BecomeGate:
     """Make the gate of a worker that is about to be forked, and load what it needs otherwise."""
-    if role == _HOST_ROLE and plugin.needs.is_nft_user:
+    if role == HOST_ROLE and plugin.needs.is_nft_user:
         # ORDER: before its fork, for it can open no library; after those of others, which confine themselves meanwhile.
         from cnisandbox import _nftables  # noqa: F401, PLC0415 - see cnisandbox/late.py
     return _gate(plugin.name, role, environment, log)

@@ -163,3 +163,44 @@ def test_source_that_has_changed_is_what_runs(world: World, package: Path) -> No
     assert "lo" in str(document)
     assert "127.0.0.1/8" not in str(document)
     assert "127.0.0.1/8" in str(add(world, package).document)
+
+
+def leave(_place: Path) -> None:
+    """The bundle is used."""
+
+
+@pytest.mark.parametrize("level", ["hardened", "mediated"])
+@pytest.mark.parametrize("spoil", [leave, remove], ids=["bundle", "no bundle"])
+def test_what_few_calls_need_is_there_when_the_netconf_asks_for_it_after_the_drop(
+    world: World, package: Path, spoil: Callable[[Path], None], level: str
+) -> None:
+    """Gates, the policy, and JSON for the attestations."""
+    world.netns("blue")
+    netconf = {
+        "cniVersion": "1.0.0",
+        "name": "late",
+        "type": "bridge",
+        "bridge": "cni0",
+        "isDefaultGateway": True,
+        "ipMasq": True,
+        "sandbox": {"level": level},
+        "ipam": {"type": "host-local", "ranges": [[{"subnet": "10.66.0.0/24"}], [{"subnet": "fd00:66::/64"}]]},
+    }
+    spoil(package)
+    try:
+        documents, are_gates = [], []
+        for verb in ("ADD", "DEL"):
+            environment = {"CNI_COMMAND": verb, "CNI_CONTAINERID": "c1", "CNI_IFNAME": "eth0"}
+            environment |= {"CNI_NETNS": "/run/netns/blue", "CNI_PATH": str(package / "bin")}
+            environment["CNISANDBOX_ATTEST"] = "/run/attested"
+            calls, stdout = trace(world, [str(package / "bin" / "bridge")], environment, json.dumps(netconf).encode())
+            documents.append(json.loads(stdout or "null"))
+            are_gates.append(any(call.name == "write" and "gateM" in call.text for call in calls))
+    finally:
+        install(package)
+    added, deleted = documents
+    assert [ip["address"] for ip in added["ips"]] == ["10.66.0.2/24", "fd00:66::2/64"]
+    assert deleted is None
+    assert are_gates == [level == "mediated"] * 2
+    assert len(world.read("/run/attested").splitlines()) == 8
+    assert "eth0" not in world.run(["ip", "-n", "blue", "link"]).stdout.decode()
