@@ -46,6 +46,9 @@ class Confinement(NamedTuple):
         processes: How many processes its user may have while it makes another.
         address_space_bytes: How much memory it may map.
         dies_with_parent: Whether its parent's death ends it.
+        has_dependents: Whether its death ends its children, who are in other domains. KERNEL: the parent-death signal
+            is sent with the rights of the parent, and Landlock's scope for signals (Linux 6.12) would hold it back; the
+            filter of such a process knows what else it may send.
         has_landlock: Whether it enters a Landlock domain where its level has one; not so for the monitor of a foreign
             program, whose memory it has to read: Landlock lets nobody look out of a domain.
     """
@@ -65,6 +68,7 @@ class Confinement(NamedTuple):
     processes: int
     address_space_bytes: int
     dies_with_parent: bool
+    has_dependents: bool = False
     has_landlock: bool = True
 
 
@@ -206,7 +210,9 @@ def descend(wanted: Confinement, ground: Ground, needed: tuple[int, ...]) -> Gro
 def _enter_domain(wanted: Confinement, witness: Witness) -> int:
     witness.see_view()
     has_landlock = PROTECTIONS[wanted.level].has_landlock and wanted.has_landlock
-    return landlock.enter_domain(wanted.rules) if has_landlock else 0
+    if not has_landlock:
+        return 0
+    return landlock.enter_domain(wanted.rules, holds_back_signals=not wanted.has_dependents)
 
 
 def complete(wanted: Confinement, kept: set[int], ground: Ground) -> Attestation:
@@ -227,11 +233,13 @@ def complete(wanted: Confinement, kept: set[int], ground: Ground) -> Attestation
         if wanted.userns_fd is not None and protections.drops_credentials:
             # ORDER: whoever made the foreign user namespace may have denied setgroups in it.
             credentials.leave_groups()
+            credentials.save_uid(wanted.uid)
             uid, gid = namespaces.join_userns(wanted.userns_fd, witness.process_fd)
             is_locked = False  # KERNEL: who joins has every capability there, and a bounding set that is full
     with stage("credentials", role):
         if protections.drops_credentials:
-            credentials.drop_credentials(uid, gid, wanted.capabilities, is_locked=is_locked)
+            is_foreign = wanted.userns_fd is not None
+            credentials.drop_credentials(uid, gid, wanted.capabilities, is_locked=is_locked, has_saved_uid=is_foreign)
     with stage("lifetime", role):
         # ORDER: after the change of uid, which clears the parent-death signal.
         if protections.binds_lifetime:

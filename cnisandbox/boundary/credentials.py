@@ -36,8 +36,23 @@ def lock_credentials() -> None:
     checked(lib.native_set_securebits(LOCKED_SECUREBITS), "securebits")
 
 
+def save_uid(uid: int) -> None:
+    """Have a saved uid that stays, where `drop_credentials` is told so; uid and effective uid do not change.
+
+    KERNEL: whoever is that user may send a signal, and the parent-death signal is sent as by the parent (kill(2)). In a
+    user namespace that does not map it, nobody can change to it.
+    """
+    os.setresuid(-1, -1, uid)
+
+
 def drop_credentials(
-    uid: int, gid: int, capabilities: tuple[int, ...], *, is_locked: bool = False, is_kept_over_exec: bool = False
+    uid: int,
+    gid: int,
+    capabilities: tuple[int, ...],
+    *,
+    is_locked: bool = False,
+    has_saved_uid: bool = False,
+    is_kept_over_exec: bool = False,
 ) -> None:
     """Become `uid` and `gid` with no groups and exactly `capabilities`, for good.
 
@@ -46,6 +61,7 @@ def drop_credentials(
         gid: Group id in the current user namespace.
         capabilities: Numbers of the capabilities that stay permitted and effective.
         is_locked: Whether `lock_credentials` has been called, in this user namespace.
+        has_saved_uid: Whether `save_uid` has been called.
         is_kept_over_exec: Whether they also stay inheritable and ambient, as they already are, for a program that is
             executed.
 
@@ -60,7 +76,7 @@ def drop_credentials(
     leave_groups()
     os.setresgid(gid, gid, gid)
     # The uid is not cosmetic: uid 0 without a single capability may open /proc/sys/kernel/core_pattern for writing.
-    os.setresuid(uid, uid, uid)
+    os.setresuid(uid, uid, -1 if has_saved_uid else uid)
     if not is_kept_over_exec:
         checked(lib.native_clear_ambient(), "ambient set")
     _cut_sets(capabilities, capabilities if is_kept_over_exec else ())

@@ -31,6 +31,7 @@ KEEP_STATE = READ_WRITE | REMOVE_DIR | REMOVE_FILE | MAKE_DIR | MAKE_REG | REFER
 _LADDER = {1: (13, 0, 0, 8), 2: (14, 0, 0, 8), 3: (15, 0, 0, 8), 4: (15, 2, 0, 16), 5: (16, 2, 0, 16)}
 _NEWEST = (16, 2, 2, 24)
 _FIRST_ABI_WITH_SCOPES = 6
+_SCOPE_ABSTRACT_UNIX_SOCKET = 1 << 0
 
 
 class PathRule(NamedTuple):
@@ -54,8 +55,12 @@ def abi() -> int:
     return max(0, int(lib.native_landlock_abi()))
 
 
-def enter_domain(rules: tuple[PathRule, ...]) -> int:
+def enter_domain(rules: tuple[PathRule, ...], *, holds_back_signals: bool = True) -> int:
     """Deny this process everything that Landlock knows, but for `rules`.
+
+    Args:
+        rules: What is allowed.
+        holds_back_signals: Whether it can send none out of the domain, not even that of its death to its children.
 
     Returns:
         The ABI that was used; 0 when the kernel has none and nothing was restricted.
@@ -65,9 +70,10 @@ def enter_domain(rules: tuple[PathRule, ...]) -> int:
         return 0
     fs_rights, net_rights, scopes, size = _NEWEST if version >= _FIRST_ABI_WITH_SCOPES else _LADDER[version]
     handled = (1 << fs_rights) - 1
-    ruleset_fd = checked(
-        lib.native_landlock_create_ruleset(handled, (1 << net_rights) - 1, (1 << scopes) - 1, size), "landlock"
-    )
+    scoped = (1 << scopes) - 1
+    if not holds_back_signals:
+        scoped &= _SCOPE_ABSTRACT_UNIX_SOCKET
+    ruleset_fd = checked(lib.native_landlock_create_ruleset(handled, (1 << net_rights) - 1, scoped, size), "landlock")
     try:
         for rule in rules:
             _allow(ruleset_fd, rule, handled)

@@ -501,9 +501,9 @@ def monitor_filter(packet_protocols: tuple[int, ...] = ()) -> bytes:
 
 @_compiled_once
 def keeper_filter() -> bytes:
-    """Compile the filter of the keeper: the interpreter, its pipes, and a signal for the monitor, its child."""
+    """Compile the filter of the keeper: the interpreter, its pipes, and signals to whom it has a pidfd of."""
     program = _interpreter_filter()
-    program.allow(["wait4", "kill"])
+    program.allow(["wait4", "pidfd_send_signal"])
     return program.export()
 
 

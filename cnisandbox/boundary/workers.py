@@ -147,6 +147,7 @@ def engine_confinement(level: Level, user: ServiceUser) -> Confinement:
         processes=0,
         address_space_bytes=limits.ADDRESS_SPACE_BYTES,
         dies_with_parent=False,
+        has_dependents=True,
     )
 
 

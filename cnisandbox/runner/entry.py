@@ -36,6 +36,7 @@ from cnisandbox.boundary.environment import read_environment
 from cnisandbox.boundary.levels import Level
 from cnisandbox.boundary.sandbox import ServiceUser, fork_into, service_user
 from cnisandbox.boundary.state import open_named_state_dirs
+from cnisandbox.boundary.syscalls import checked, lib
 from cnisandbox.boundary.title import set_title
 from cnisandbox.boundary.wire import Channel, channel_pair
 from cnisandbox.cni.output import error_document
@@ -44,7 +45,7 @@ from cnisandbox.errors import CniError, InvalidConfig, PrivilegeNotDropped, quot
 from cnisandbox.hints import NamedTuple, NoReturn
 from cnisandbox.profile.load import load_profile, profile_for
 from cnisandbox.runner.facts import WorkerExpectation
-from cnisandbox.runner.keeper import Keeper, Streams, keep, say
+from cnisandbox.runner.keeper import Keeper, Processes, Streams, keep, say
 from cnisandbox.runner.plan import Plan, find_plugin, process_of_path, write_plan
 from cnisandbox.runner.supervision import Ends, be_monitor, confinement
 from cnisandbox.runner.waiting import Settle, tell
@@ -93,7 +94,8 @@ class Ahead(NamedTuple):
         user: Whom everybody becomes.
         own_namespaces: Inode numbers of the namespaces that this process was made in.
         filters: How many filters it is under.
-        monitor_pid: The monitor, which waits, as do opener and worker below it.
+        monitor_pid, monitor_fd: The monitor, which waits, as do opener and worker below it; and a pidfd of it.
+        own_fd: A pidfd of this process, the keeper to be.
         channel: To the monitor.
         ends: Where the three are told what they are for.
         ground: What the keeper stands on.
@@ -103,6 +105,8 @@ class Ahead(NamedTuple):
     own_namespaces: dict[str, int]
     filters: int
     monitor_pid: int
+    monitor_fd: int
+    own_fd: int
     channel: Channel
     ends: Ends
     ground: Ground
@@ -133,9 +137,11 @@ def make_ahead(settle: Settle) -> Ahead:
     for _, end in pairs:
         end.close()
     ends = Ends(*(end for end, _ in pairs))
+    with stage("open", "entry"):
+        monitor_fd, own_fd = (checked(lib.native_pidfd_open(pid), "pidfd_open") for pid in (monitor_pid, os.getpid()))
     ground = prepare(_keeper_confinement(user), comes_back=True)
     settle("keeper")
-    return Ahead(user, own_namespaces, filters, monitor_pid, ours, ends, ground)
+    return Ahead(user, own_namespaces, filters, monitor_pid, monitor_fd, own_fd, ours, ends, ground)
 
 
 def run(options: Options, slot: Slot | None = None) -> NoReturn:
@@ -189,8 +195,8 @@ def _run(options: Options, slot: Slot | None) -> NoReturn:
     expectations = _expectations(plan, ahead)
     keeper_said, expected = _drop(plan, ahead, streams, attest_fd, slot)
     status_fd = slot.status_fd if slot else None
-    pid = ahead.monitor_pid
-    keep(Keeper(plan, ahead.channel, streams, pid, attest_fd, status_fd, keeper_said, expected, *expectations))
+    processes = Processes(ahead.monitor_pid, ahead.monitor_fd, ahead.own_fd)
+    keep(Keeper(plan, ahead.channel, streams, processes, attest_fd, status_fd, keeper_said, expected, *expectations))
 
 
 def _tell(plan: Plan, ends: Ends, log: LogTarget | None, standard: tuple[int, int, int]) -> None:
@@ -251,6 +257,7 @@ def _keeper_confinement(user: ServiceUser) -> Confinement:
         processes=0,
         address_space_bytes=limits.ADDRESS_SPACE_BYTES,
         dies_with_parent=False,
+        has_dependents=True,
     )
 
 
@@ -260,7 +267,8 @@ def _drop(
     """Become the keeper."""
     set_title(f"cnisandbox: keeper [{plan.name}]")
     channel = ahead.channel
-    kept = {0, 1, 2, channel.read_fd, channel.write_fd, *streams} | (set() if attest_fd is None else {attest_fd})
+    kept = {0, 1, 2, channel.read_fd, channel.write_fd, *streams, ahead.monitor_fd, ahead.own_fd}
+    kept |= set() if attest_fd is None else {attest_fd}
     kept |= {slot.status_fd} if slot else set()
     parent = None if slot else os.getppid()  # a slot outlives its zygote
     wanted = _keeper_confinement(ahead.user)

@@ -43,6 +43,19 @@ class Streams(NamedTuple):
     stderr_fd: int
 
 
+class Processes(NamedTuple):
+    """Whom the keeper may send a signal: pidfds, for it can name nobody else's.
+
+    Attributes:
+        monitor_pid, monitor_fd: The monitor, its child.
+        own_fd: Itself.
+    """
+
+    monitor_pid: int
+    monitor_fd: int
+    own_fd: int
+
+
 class Keeper(NamedTuple):
     """What the keeper has.
 
@@ -50,7 +63,7 @@ class Keeper(NamedTuple):
         plan: The run.
         channel: To the monitor.
         streams: To the plugin.
-        monitor_pid: The monitor.
+        processes: Whom it may send a signal.
         attest_fd: File that keeps the attestations; None when nobody asked.
         status_fd: Where our exit status goes as well; None for nowhere.
         attestation, expectation: What the kernel says about us, and what it must say.
@@ -60,7 +73,7 @@ class Keeper(NamedTuple):
     plan: Plan
     channel: Channel
     streams: Streams
-    monitor_pid: int
+    processes: Processes
     attest_fd: int | None
     status_fd: int | None
     attestation: Attestation
@@ -86,11 +99,11 @@ def keep(keeper: Keeper) -> NoReturn:
         # closed its output; whatever it has left behind is answered by nobody any more, and killed with the monitor.
         say(os.WEXITSTATUS(status), keeper.status_fd)
     keeper.channel.close()
-    os.waitpid(keeper.monitor_pid, 0)
+    os.waitpid(keeper.processes.monitor_pid, 0)
     if os.WIFSIGNALED(status):
         number = os.WTERMSIG(status)
         signal.signal(number, signal.SIG_DFL) if number not in (signal.SIGKILL, signal.SIGSTOP) else None
-        os.kill(os.getpid(), number)
+        signal.pidfd_send_signal(keeper.processes.own_fd, number)
     os._exit(os.waitstatus_to_exitcode(status))
 
 
@@ -141,10 +154,10 @@ def _received(keeper: Keeper, kind: Any, timeout_s: float | None) -> Any:
 def _end_monitor(keeper: Keeper) -> None:
     """Kill the monitor, and with it everybody in its pid namespace."""
     try:
-        os.kill(keeper.monitor_pid, signal.SIGKILL)
+        signal.pidfd_send_signal(keeper.processes.monitor_fd, signal.SIGKILL)
     except PermissionError:  # it is root still; our end is what kills it then
         return
-    os.waitpid(keeper.monitor_pid, 0)
+    os.waitpid(keeper.processes.monitor_pid, 0)
 
 
 def _pump(keeper: Keeper) -> int:

@@ -158,6 +158,15 @@ def test_the_plugin_cannot_name_the_monitor(blue: World) -> None:
         assert numbers == ["1"]
 
 
+def test_the_monitor_ends_with_the_keeper_whatever_it_is_doing(blue: World) -> None:
+    """One that is stopped does not see its channel end: the kernel ends it, and with it everybody below."""
+    with running(blue) as run:
+        os.kill(run.monitor.pid, signal.SIGSTOP)
+        os.kill(run.process.pid, signal.SIGKILL)
+        for process in (run.monitor, run.opener, run.worker):
+            wait_until(is_gone(process.pid), timeout=5)
+
+
 @pytest.mark.parametrize("victim", ["process", "monitor"])
 def test_everybody_ends_with_the_keeper_and_with_the_monitor(blue: World, victim: str) -> None:
     with running(blue) as run:

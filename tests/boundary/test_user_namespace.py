@@ -8,12 +8,13 @@ Whoever is the kernel's uid 0 may write core_pattern, without a single capabilit
 
 import json
 import os
+import signal
 import subprocess
 
 import pytest
 
 from cnisandbox import CniError, Level, PrivilegeNotDropped, Sandbox, declared
-from tests.boundary.observe import SERVICE_UID, document, error_of, finish, held, run, variables
+from tests.boundary.observe import SERVICE_UID, document, error_of, finish, held, is_gone, run, variables
 from tests.world import World, wait_until
 
 # Maps as root writes them: what containers are given by runtimes. Kubernetes; a user of the machine; rootless podman.
@@ -115,6 +116,20 @@ def test_the_container_worker_is_in_the_containers_user_namespace_and_not_the_ke
         finish(call.process, document("bridge"))
 
 
+@pytest.mark.parametrize("level", ["netadmin", "hardened"])
+def test_the_container_worker_ends_with_the_engine_whatever_it_is_doing(
+    world: World, plugin_dir: str, pod: Pod, level: str
+) -> None:
+    """The engine has another uid, and the signal of its death is sent with the engine's rights."""
+    env = variables(plugin_dir, "ADD", pod.path, CNISANDBOX_LEVEL=level)
+    with held(world, [f"{plugin_dir}/bridge"], env, workers=3) as call:
+        worker = call.workers["container worker"]
+        assert SERVICE_UID not in (worker.uids[0], worker.uids[1], worker.uids[3])
+        os.kill(worker.pid, signal.SIGSTOP)
+        os.kill(call.process.pid, signal.SIGKILL)
+        wait_until(is_gone(worker.pid))
+
+
 @pytest.mark.parametrize("level", [Level.NETADMIN, Level.HARDENED])
 def test_core_pattern_cannot_be_written_from_there(world: World, pod: Pod, level: Level) -> None:
     def attempt() -> str:
@@ -143,7 +158,8 @@ def test_the_library_configures_such_a_netns(world: World, pod: Pod) -> None:
             return box.call(make_up)
 
     ids = world.call(configure)
-    assert len(set(ids)) == 1
+    assert ids[0] == ids[1]
+    assert ids[2] == 65534  # the service user's, which is none there
     value = world.run(["nsenter", f"--net={pod.path}", "sysctl", "-n", "net.ipv4.ip_forward"]).stdout
     assert value.strip() == b"1"
 

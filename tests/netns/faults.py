@@ -112,9 +112,8 @@ def call(world: World, plugin_dir: str, verb: str, netconf: dict[str, Any] = NET
 
 def call_with(world: World, plugin_dir: str, verb: str, fault: Fault, netconf: dict[str, Any] = NETCONF) -> Outcome:
     """Make a call with a fault."""
-    child = world.popen([f"{plugin_dir}/{netconf['type']}"], env=environment(verb, plugin_dir))
-    target = wait_until(lambda: _parked(child).get(fault.role), timeout=20)
-    assert target, child
+    child, parked = park(world, plugin_dir, verb, netconf["type"])
+    target = parked[fault.role]
     inject = f"inject={fault.syscall}:{fault.action}:when={fault.when}"
     argv = ["strace", "-p", str(target), "-e", f"trace={fault.syscall}", "-e", inject]
     tracer = subprocess.Popen(argv, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL)
@@ -132,6 +131,18 @@ def call_with(world: World, plugin_dir: str, verb: str, fault: Fault, netconf: d
     # How it ended says nothing: who has served is killed by the zygote, a worker by its engine's end.
     made = sum(line.startswith(f"{fault.syscall}(".encode()) for line in trace.splitlines())
     return Outcome(made >= fault.when, child.returncode, stdout, stderr)
+
+
+def park(
+    world: World, plugin_dir: str, verb: str, plugin: str = "bridge"
+) -> tuple["subprocess.Popen[bytes]", dict[str, int]]:
+    """Begin a call that waits for its netconf.
+
+    Returns:
+        What was started, and the processes of the call by role.
+    """
+    child = world.popen([f"{plugin_dir}/{plugin}"], env=environment(verb, plugin_dir))
+    return child, wait_until(lambda: _parked(child), timeout=20)
 
 
 def call_from_the_start_with(world: World, plugin_dir: str, verb: str, inject: str) -> Outcome:

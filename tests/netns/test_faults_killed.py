@@ -4,12 +4,15 @@ world ── cni0 ── veth… ══ eth0 ── blue          one attachment
 """
 
 import json
+import os
+import signal
 
 import pytest
 
 from tests.netns import faults
 from tests.netns.faults import CONTAINER, DELEGATE, ENGINE, HOST, Fault
-from tests.world import World
+from tests.netns.zygotes import is_alive, is_stopped
+from tests.world import World, wait_until
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -101,6 +104,18 @@ def test_del_can_be_repeated_after_a_del_that_was_killed(
             break
         hits += 1
     assert hits > 0, "the call was never made: the test tests nothing"
+
+
+@pytest.mark.parametrize("role", [HOST, CONTAINER, DELEGATE])
+def test_a_worker_ends_with_the_engine_whatever_it_is_doing(world: World, plugin_dir: str, role: str) -> None:
+    """One that is stopped does not see its channel end, as one that is hostile does not look: the kernel ends it."""
+    world.netns("blue")
+    child, parked = faults.park(world, plugin_dir, "ADD")
+    os.kill(parked[role], signal.SIGSTOP)
+    wait_until(lambda: is_stopped(parked[role]))
+    os.kill(parked[ENGINE], signal.SIGKILL)
+    wait_until(lambda: not is_alive(parked[role]))
+    assert child.wait(timeout=10) == -signal.SIGKILL
 
 
 # What the entry and its children do while they confine themselves: nothing has been changed that could be left.
