@@ -7,6 +7,7 @@ Privilege: everything the runtime has, until the run drops it.
 """
 
 import os
+import signal
 import sys
 from contextlib import suppress
 
@@ -69,15 +70,19 @@ def play(variables: dict[str, str], _mounts_fd: int) -> dict[str, Pages]:
     status_fd = os.open("/dev/null", os.O_WRONLY | os.O_CLOEXEC)
     standard = (rehearsal.pipe_with(_NETCONF), says_fd, says_fd)
     pid = rehearsal.begin(variables, standard, lambda: run(options, Slot(status_fd, make_ahead(lambda _: None))))
-    # The worker, before it is the plugin, waits for the keeper, who waits for us.
-    rehearsal.wait_until_it_writes(pid, lambda: _number_of(pid, attest_path))
-    pages = {"worker": rehearsal.pages_of(pid)["worker"]}
-    rehearsal.empty(attest_fd)
-    said = os.read(said_fd, 4096)
-    if said != b".":
-        raise ChildProcessError(said.decode("utf-8", "replace"))
-    later = rehearsal.pages_of(pid)
-    return pages | {role: later[role] for role in ("keeper", "monitor", "opener")}
+    try:
+        # The worker, before it is the plugin, waits for the keeper, who waits for us.
+        rehearsal.wait_until_it_writes(pid, lambda: _number_of(pid, attest_path))
+        pages = {"worker": rehearsal.pages_of(pid)["worker"]}
+        rehearsal.empty(attest_fd)
+        said = os.read(said_fd, 4096)
+        if said != b".":
+            raise ChildProcessError(said.decode("utf-8", "replace"))
+        later = rehearsal.pages_of(pid)
+    finally:
+        os.kill(pid, signal.SIGKILL)  # everybody goes with the keeper, who does not go with us
+        os.waitpid(pid, 0)
+    return pages | {role: later[role] for role in ("keeper", "monitor")}
 
 
 def _number_of(pid: int, path: str) -> int:

@@ -44,10 +44,7 @@ _DRAIN_S = 30.0
 
 
 # How many slots wait, unless told otherwise; one takes about 13 MiB.
-_SLOTS = {"bridge": 2, protocol.RUNNER: 2}
-# Most machines wrap nothing: unless told otherwise, there is one slot until the first call, which has fetched no pages
-# and takes 8 MiB.
-_RARE = (protocol.RUNNER,)
+_SLOTS = {"bridge": 2}
 
 
 class Busy(NamedTuple):
@@ -69,16 +66,20 @@ class Pool:
         served: Whose calls they serve.
         listener: Where launchers connect.
         size: How many wait.
-        is_in_use: Whether calls are expected; else they are after the first one.
     """
 
-    def __init__(self, served: Served, listener: _socket.socket, size: int, *, is_in_use: bool) -> None:
+    def __init__(self, served: Served, listener: _socket.socket, size: int) -> None:
         self.served = served
         self.listener = listener
         self.size = size
         self.idle: set[int] = set()
         self.pages: dict[str, Pages] = {}
-        self.is_in_use = is_in_use
+
+    def is_waited_for(self) -> bool:
+        """Say whether a launcher has connected that no slot has accepted."""
+        poll = select.poll()
+        poll.register(self.listener.fileno(), select.POLLIN)
+        return bool(poll.poll(0))
 
     def show_progress(self) -> None:
         """Tell the launchers that wait that one of them has been served: they go on waiting (native/launcher.c)."""
@@ -160,12 +161,12 @@ class Server:
     def _is_wanted(self, pool: Pool) -> bool:
         """Say whether another slot is to be made now.
 
-        While a call is under way only where the next one would find none: making a slot takes as long as a call, on a
+        While a call is under way only for another one that has come: making a slot takes as long as a call, on a
         processor that the call could have.
         """
-        if len(pool.idle) >= (pool.size if pool.is_in_use else min(pool.size, 1)) or len(self._busy) >= _BUSY:
+        if len(pool.idle) >= pool.size or len(self._busy) >= _BUSY:
             return False
-        return not self._busy or not pool.idle
+        return not self._busy or (not pool.idle and pool.is_waited_for())
 
     def _fork(self, pool: Pool) -> int:
         # A signal between the fork and its new disposition would be handled by our code in the child.
@@ -179,7 +180,7 @@ class Server:
                 set_title(f"cnisandbox: slot [{pool.served.name}]")
                 ends = Ends(pool.listener, self._control, self._build_id, zygote, self._own, self._mounts_fd)
                 slot.close_all_but(ends)
-                slot.serve(pool.served, ends, pool.pages if pool.is_in_use else {})
+                slot.serve(pool.served, ends, pool.pages)
             finally:
                 os._exit(3)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, blocked)
@@ -192,6 +193,10 @@ class Server:
         gone = {busy.connection.fileno(): pid for pid, busy in self._living().items()}
         for fd in gone:
             poll.register(fd, 0)  # only its end
+        for pool in self._pools:
+            may_grow = pool.size and len(self._busy) < _BUSY and time.monotonic() >= self._not_before
+            if may_grow and not pool.idle:
+                poll.register(pool.listener.fileno(), select.POLLIN)
         events = poll.poll(timeout_s * 1000)
         with suppress(BlockingIOError):
             while os.read(self._wake_fd, 512):
@@ -229,7 +234,6 @@ class Server:
             for pool in self._pools:
                 if pid in pool.idle:
                     pool.idle.discard(pid)
-                    pool.is_in_use = True
                     pool.show_progress()
             self.last_call = time.monotonic()
             if fds:
@@ -323,8 +327,7 @@ def main() -> NoReturn:
     for word in sockets:
         name, _, fd = word.partition("=")
         served = runner.SERVED if name == protocol.RUNNER else slot.of_plugin(_plugin(name), plugin_dirs)
-        size, is_in_use = int(pool) or _SLOTS.get(name, 1), bool(int(pool)) or name not in _RARE
-        pools.append(Pool(served, _listener(int(fd)), size, is_in_use=is_in_use))
+        pools.append(Pool(served, _listener(int(fd)), int(pool) or _SLOTS.get(name, 1)))
     # ORDER: after everything was imported.
     if code.last_change(package) != last_change:
         _warn("serve: the code was changed while it was loaded: starting anew")
