@@ -36,11 +36,20 @@ class Ipam:
         self._worker = worker
         self._found: _Executable | _InProcess | None = None
         self._asked: Callable[[], Found] | None = None
+        self._answer: Found | None = None
 
     def inquire(self) -> None:
-        """Have the plugin looked for, without waiting for the answer; what is wrong is said when it is used."""
-        if self._worker is not None and is_plugin_name(self._type):
+        """Have the plugin looked for, without waiting for the answer; what is wrong is said when it is used.
+
+        A plugin that has none of ours to use may be one itself, and asks for nothing.
+        """
+        if self._own and self._worker is not None and is_plugin_name(self._type):
             self._asked = self._ask(self._worker)
+
+    def settle(self) -> None:
+        """Wait for the answer, before the delegate worker is asked something else."""
+        if self._asked is not None:
+            self._answer, self._asked = self._asked(), None
 
     def _ask(self, worker: Worker) -> "Callable[[], Found]":
         return worker.start(find_plugin, list(self._call.request.plugin_dirs), self._type)
@@ -101,7 +110,8 @@ class Ipam:
             raise self._field.error(f"{quoted(name)} cannot be the name of a plugin", "it is looked for in CNI_PATH")
         if self._worker is None:
             raise RuntimeError("the plugin delegates without saying so in `needs`")
-        found = (self._asked or self._ask(self._worker))()
+        self.settle()
+        found = self._answer or self._ask(self._worker)()
         # A launcher that `cnisandbox install` has made says whose it is, whatever its own name.
         plugin = plugin_at_end(found.tail) if found.path else name
         for own in self._own:

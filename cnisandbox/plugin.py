@@ -196,6 +196,7 @@ class Call:
         Raises:
             IoFailure: it cannot be read.
         """
+        self.ipam.settle()
         return _needed(self._session.delegate, "delegate").call(read_host_file, path)
 
     @staticmethod

@@ -51,8 +51,9 @@ def plugin_dir() -> Iterator[str]:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    # A shell starts what it puts into the background with SIGINT ignored, and so would be everything that tests start.
+    # A shell has what it puts into the background ignore SIGINT, and nohup SIGHUP; so would everything that tests start.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     config.addinivalue_line(
         "markers", "requires_kernel(category, name): skipped when the kernel lacks it; use tests.world.requires_*"
     )

@@ -11,7 +11,7 @@ import socket
 import subprocess
 import types
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pytest
 
@@ -201,7 +201,7 @@ def without_filter() -> None:
 
 
 def without_landlock() -> None:
-    landlock.enter_domain = lambda _: 0
+    landlock.enter_domain = lambda _, *, holds_back_signals=True: 0
 
 
 def without_mount_namespace() -> None:
@@ -257,16 +257,8 @@ def with_judge_that_permits_everything() -> None:
     gate.complaint_about_commands = lambda *_: ""
 
 
-class _LibraryWithoutUnshare:
-    def native_unshare(self, _: int) -> int:
-        return 0
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(lib, name)
-
-
 def without_empty_netns() -> None:
-    worker.lib = _LibraryWithoutUnshare()
+    _put(worker, "namespaces", enter_empty_netns=_nothing)
 
 
 def without_user_namespace() -> None:
