@@ -51,7 +51,7 @@ def plugin_dir() -> Iterator[str]:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    # A shell has what it puts into the background ignore SIGINT, and nohup SIGHUP; so would everything that tests start.
+    # A shell has what it puts into the background ignore SIGINT, nohup SIGHUP; and all that tests start would do so.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
     config.addinivalue_line(
