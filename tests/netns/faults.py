@@ -13,9 +13,11 @@ is a slot, and what is started its launcher.
 import itertools
 import json
 import os
+import re
 import select
 import signal
 import subprocess
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any, NamedTuple
@@ -156,7 +158,7 @@ def call_from_the_start_with(world: World, plugin_dir: str, verb: str, inject: s
         verb: The CNI verb.
         inject: As strace takes it, such as "setns:signal=KILL:when=1".
     """
-    syscall = inject.partition(":")[0]
+    syscall, when = inject.partition(":")[0], int(inject.rpartition("=")[2])
     trace = f"/run/trace-{os.urandom(4).hex()}"
     argv = ["strace", "-f", "-o", trace, "-e", f"trace={syscall}", "-e", f"inject={inject}"]
     variables = {**environment(verb, plugin_dir), "CNISANDBOX_COLD": "1"}
@@ -164,8 +166,9 @@ def call_from_the_start_with(world: World, plugin_dir: str, verb: str, inject: s
     ended = world.run(argv, stdin=json.dumps(NETCONF).encode(), env=variables, expect=None, timeout=20)
     written = world.read(trace)
     world.outside_path(trace).unlink()
-    was_hit = b"(INJECTED)" in written or b"killed by SIGKILL" in written
-    return Outcome(was_hit, ended.returncode, ended.stdout, ended.stderr)
+    # As above; each line begins with the process that it is of.
+    made = Counter(re.findall(rf"^(\d+) +{syscall}\(", written.decode(errors="replace"), re.MULTILINE))
+    return Outcome(max(made.values(), default=0) >= when, ended.returncode, ended.stdout, ended.stderr)
 
 
 def faults(role: str, syscall: str, action: str, stride: int = 1) -> Iterator[Fault]:
