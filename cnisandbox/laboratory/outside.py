@@ -426,6 +426,7 @@ def _entries(directory: str) -> list[str]:
 # Processes, mounts, files
 
 _PROCESS_FIELDS = {"Uid": "uids", "Groups": "groups", "TracerPid": "tracer", "Cpus_allowed_list": "processors"}
+_STAT_FLAGS, _PF_EXITING = 6, 0x4  # the ninth field of proc(5)'s stat, counted from behind the name; linux/sched.h
 # Where scenes and attempts put things, with how many directories below are looked at.
 _ARENA_DIRECTORIES = {"/run": 9, "/var/lib/cni": 9}
 _MACHINE_DIRECTORIES = {
@@ -449,12 +450,18 @@ def _processes(arena: "Arena") -> Objects:
     found: Objects = {}
     for name, pid in arena.facts.pids.items():
         try:
-            found[name] = _process(pid)
+            process = _process(pid)
+            if not _is_ending(pid):
+                found[name] = process
         except (FileNotFoundError, ProcessLookupError):
             continue
-        if found[name].pop("state")[0] in "ZX":
-            del found[name]
     return found
+
+
+def _is_ending(pid: int) -> bool:
+    """Whether a process is on its way out. To be asked last: it leaves its control groups before it is a zombie."""
+    flags = int(_read(f"/proc/{pid}/stat").rpartition(")")[2].split()[_STAT_FLAGS])
+    return bool(flags & _PF_EXITING)
 
 
 def _process(pid: int) -> dict[str, str]:
@@ -463,7 +470,6 @@ def _process(pid: int) -> dict[str, str]:
     return {
         **properties,
         "tracer": "none" if properties["tracer"] == "0" else "somebody",
-        "state": status["State"].strip(),
         "stopped": str(status["State"].strip()[0] in "Tt"),
         "nice": str(os.getpriority(os.PRIO_PROCESS, pid)),
         "scheduler": str(os.sched_getscheduler(pid)),
