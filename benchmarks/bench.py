@@ -25,9 +25,11 @@ from answering import Answerer
 from measuring import Meter
 from profiling import print_profile
 from resident import Zygote
-from scenarios import Sizes, Stage, crowd_pods, scenarios
+from scenarios import PROFILED, Sizes, Stage, crowd_pods, scenarios
 from subjects import BIN_DIR, WRAPPED_DIR, Subjects, netns
 from targets import COLD_ADD, REGRESSION, verdicts
+from timeline import print_timelines
+from tracer import NoTracer, tracer
 from turns import Rounds
 
 _INSIDE = "CNISANDBOX_BENCH_INSIDE"
@@ -53,8 +55,7 @@ def main() -> int:
         os.makedirs(made)
     _cnisandbox("install", "--bin-dir", BIN_DIR)
     if arguments.profile:
-        print_profile(BIN_DIR)
-        return 0
+        return _profile(arguments, group)
     return _measure(arguments, group)
 
 
@@ -66,7 +67,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--only", metavar="TEXT", default="", help="only scenarios whose title has TEXT")
     parser.add_argument("--quick", action="store_true", help="few rounds and pods: to see that it works")
     parser.add_argument("--strict", action="store_true", help="status 1 if a target is missed, or was not measured")
-    parser.add_argument("--profile", action="store_true", help="say where the time of our cold ADD goes, and end")
+    parser.add_argument("--profile", action="store_true", help="say where the time of our ADDs goes, and end")
     parser.add_argument("--document", action="store_true", help="put the last run into docs/performance.md, and end")
     return parser.parse_args()
 
@@ -91,13 +92,24 @@ def _enter_namespaces() -> int:
         group.remove()
 
 
+def _profile(arguments: argparse.Namespace, group: Cgroup) -> int:
+    print_profile(BIN_DIR)
+    zygote = _serve(arguments.reference, group)
+    try:
+        with _stage(arguments.reference, _QUICK, zygote) as stage, tracer() as traced:
+            prepared = {scenario.title: scenario.prepare for scenario in scenarios(stage, _QUICK)}
+            for title, subjects in PROFILED.items():
+                print_timelines(title, prepared[title](), subjects, traced, zygote.pids)
+    except NoTracer as error:
+        sys.exit(f"bench: {error}")
+    return 0
+
+
 def _measure(arguments: argparse.Namespace, group: Cgroup) -> int:
     sizes = _QUICK if arguments.quick else Sizes(Rounds(arguments.warm_up, arguments.rounds, _WATCHED))
     document = documents.heading(["benchmarks/bench.py", *sys.argv[1:]], arguments.reference)
     started = time.monotonic()
-    _run("cp", "-a", arguments.reference, WRAPPED_DIR)
-    _cnisandbox("wrap", "--bin-dir", WRAPPED_DIR)
-    zygote = Zygote(group.inside("zygote"), "/run/bench/zygote.log", BIN_DIR)
+    zygote = _serve(arguments.reference, group)
     idle = zygote.memory()
     with _stage(arguments.reference, sizes, zygote) as stage:
         document["scenarios"] = {}
@@ -112,6 +124,13 @@ def _measure(arguments: argparse.Namespace, group: Cgroup) -> int:
     document["seconds"] = round(time.monotonic() - started)
     report.write_results(document)
     return _judge(document, is_strict=arguments.strict)
+
+
+def _serve(reference: str, group: Cgroup) -> Zygote:
+    """Start the zygote, for our plugins and for those of the reference behind the runner."""
+    _run("cp", "-a", reference, WRAPPED_DIR)
+    _cnisandbox("wrap", "--bin-dir", WRAPPED_DIR)
+    return Zygote(group.inside("zygote"), "/run/bench/zygote.log", BIN_DIR)
 
 
 @contextmanager

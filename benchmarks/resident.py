@@ -57,6 +57,10 @@ class Zygote:
         """Say whether a process is, or was, in its cgroup."""
         return self._group.has(pid)
 
+    def pids(self) -> list[int]:
+        """List it and its children."""
+        return self._group.pids()
+
     def cpu_s(self) -> float:
         """Processor time of it and of all of its children."""
         return self._group.cpu_s()

@@ -20,6 +20,12 @@ CHAIN = "bridge + portmap + firewall + tuning + bandwidth"
 RUNNER = "runner: "
 RESERVATIONS = "host-local ADD, reservations"
 FLOOR = "floor"
+# Whose time is looked into with --profile.
+PROFILED = {
+    BRIDGE: ("warm", "warm, mediated"),
+    MASQUERADED: ("warm",),
+    f"{RUNNER}{BRIDGE}": ("confined, warm",),
+}
 
 Prepare = Callable[[], Mapping[str, Workload]]
 Turns = Callable[[Mapping[str, Workload], tuple[str, ...], Rounds, Cgroup], Results]

@@ -130,3 +130,39 @@ def test_programs_are_run_some_at_a_time_and_a_failure_is_no_figure(tmp_path: Pa
     command = [sys.executable, "-c", METER, str(tmp_path)]
     done = subprocess.run(command, check=False, capture_output=True, text=True, env=environment, timeout=30)
     assert done.stdout == "ADD of /bin/false: 256: \n", done.stderr
+
+
+def test_the_time_of_a_call_is_shared_out_among_those_who_ran(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A launcher of 10 ms: a worker runs beside it for 2 of them, 1 of these in sendto(), and nobody does for 3."""
+    tracer, timeline = _module(monkeypatch, "tracer"), _module(monkeypatch, "timeline")
+    harness, launcher, worker, idle, other = 10, 11, 12, 0, 99
+    sendto = min(timeline._SENDS)
+
+    def switch(cpu: int, at_ms: float, before: int, after: int) -> object:
+        return tracer.Event(
+            before, cpu, at_ms, "sched_switch", f"prev_comm=a prev_pid={before} ==> next_comm=b next_pid={after}"
+        )
+
+    events = [
+        switch(1, 0.5, other, idle),
+        tracer.Event(harness, 0, 1.0, "sched_process_fork", f"comm=a pid={harness} child_comm=a child_pid={launcher}"),
+        switch(0, 1.0, harness, launcher),
+        switch(1, 3.0, idle, worker),
+        tracer.Event(worker, 1, 3.5, "sys_enter", f"NR {sendto} (3, 0)"),
+        tracer.Event(worker, 1, 4.5, "sys_exit", f"NR {sendto} = 1"),
+        tracer.Event(worker, 1, 4.7, "page_fault_user", "address=0x0"),
+        switch(1, 5.0, worker, other),
+        switch(0, 6.0, launcher, idle),
+        switch(0, 9.0, idle, launcher),
+        tracer.Event(launcher, 0, 11.0, "sched_process_exit", "comm=a"),
+        switch(1, 12.0, other, worker),
+    ]
+    found = timeline.timeline(events, {worker: "worker"}, harness)
+    assert found == (
+        10.0,
+        {
+            "launcher": timeline.Share(0.0, 10.0, 7.0, 5.0, 0.0, 0.0, 0, 0),
+            "worker": timeline.Share(2.0, 4.0, 2.0, 0.0, 1.0, 1.0, 1, 1),
+        },
+        3.0,
+    )
