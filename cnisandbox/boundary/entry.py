@@ -16,7 +16,7 @@ from collections.abc import Collection
 
 from cnisandbox.boundary import landlock, limits, namespaces
 from cnisandbox.boundary.attestation import Attestation, Expectation
-from cnisandbox.boundary.confinement import Ground, complete, expected_limits, expected_mounts, prepare, stage
+from cnisandbox.boundary.confinement import complete, expected_limits, expected_mounts, prepare, stage
 from cnisandbox.boundary.environment import VERBS_OF_AN_ATTACHMENT, Environment, read_environment
 from cnisandbox.boundary.levels import Level
 from cnisandbox.boundary.sandbox import ServiceUser, Worker, service_user
@@ -142,8 +142,7 @@ def _prepare(
     kept = {*_STANDARD_DESCRIPTORS, *held, *(state_dir.fd for state_dir in state_dirs), *workers.descriptors}
     kept |= set() if attest_fd is None else {attest_fd}
     set_title(f"cnisandbox: engine [{name} {environment.ifname}]")
-    ground = None if ahead is None else ahead.ground
-    engine_said, expected = _drop(environment.level, user, state_dirs, kept, own_namespaces, ground)
+    engine_said, expected = _drop(environment.level, user, state_dirs, kept, own_namespaces, ahead)
     return Session(environment, *workers, state_dirs, boot_id, attest_fd, engine_said, expected)
 
 
@@ -217,7 +216,7 @@ def _drop(
     state_dirs: tuple[StateDir, ...],
     kept: set[int],
     own_namespaces: dict[str, int],
-    ground: Ground | None = None,
+    ahead: Ahead | None = None,
 ) -> tuple[Attestation, Expectation]:
     """Become the engine.
 
@@ -228,7 +227,7 @@ def _drop(
     netns_inode = own_namespaces["net"]
     if level is Level.MEDIATED:
         with stage("namespaces", "engine"):
-            netns_inode = namespaces.enter_empty_netns()
+            netns_inode = _enter_empty_netns(ahead)
     rules = tuple(landlock.PathRule(state_dir.fd, landlock.KEEP_STATE) for state_dir in state_dirs)
     wanted = engine_confinement(own_level, user)._replace(rules=rules)
     expected = Expectation(
@@ -240,13 +239,22 @@ def _drop(
         has_own_pid_namespace=False,
         own_namespaces=own_namespaces,
         netns_inode=netns_inode,
-        parent_pid=os.getppid() if ground is None else None,
+        parent_pid=os.getppid() if ahead is None else None,
         descriptors=tuple(sorted(kept)),
         dies_with_parent=False,
         limits=expected_limits(wanted),
         mounts=expected_mounts(wanted),
     )
-    return complete(wanted, kept, ground or prepare(wanted)), expected
+    return complete(wanted, kept, prepare(wanted) if ahead is None else ahead.ground), expected
+
+
+def _enter_empty_netns(ahead: Ahead | None) -> int:
+    if ahead is None:
+        return namespaces.enter_empty_netns()
+    # TRUST: engines of all calls share it. None can make a socket there, or has a capability over it; without their
+    # filter they could speak to each other, as at hardened, and to nothing else.
+    namespaces.enter_netns(ahead.empty_netns.fd)
+    return ahead.empty_netns.inode
 
 
 def drop_for_error(held: Collection[int] = ()) -> None:

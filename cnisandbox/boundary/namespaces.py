@@ -146,6 +146,18 @@ def enter_empty_netns() -> int:
     return os.stat("/proc/self/ns/net").st_ino
 
 
+def open_empty_netns() -> Netns:
+    """Make a network namespace with nothing in it, without staying there; the caller owns its descriptor."""
+    own_fd = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        inode = enter_empty_netns()
+        fd = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        enter_netns(own_fd)
+    finally:
+        os.close(own_fd)
+    return Netns(fd, inode, None)
+
+
 def open_own_mounts(process_fd: int | None = None) -> int:
     """Open the mount namespace that this process is in.
 

@@ -91,6 +91,7 @@ class Ahead(NamedTuple):
         places: Where it can execute plugins.
         state_dirs: State directories, as they were.
         ground: What the engine stands on.
+        empty_netns: Where the engine goes at mediated; open in every process that may become one.
     """
 
     user: ServiceUser
@@ -101,6 +102,7 @@ class Ahead(NamedTuple):
     places: frozenset[Place]
     state_dirs: tuple[StateDir, ...]
     ground: Ground
+    empty_netns: namespaces.Netns
 
 
 class Workers(NamedTuple):
@@ -151,7 +153,14 @@ def engine_confinement(level: Level, user: ServiceUser) -> Confinement:
     )
 
 
-def make_ahead(name: str, needs: Needs, plugin_dirs: tuple[str, ...], settle: Settle, mounts_fd: int) -> Ahead:
+def make_ahead(
+    name: str,
+    needs: Needs,
+    plugin_dirs: tuple[str, ...],
+    settle: Settle,
+    mounts_fd: int,
+    empty_netns: namespaces.Netns,
+) -> Ahead:
     """Make everything that no call has an influence on, for one call.
 
     Args:
@@ -160,6 +169,7 @@ def make_ahead(name: str, needs: Needs, plugin_dirs: tuple[str, ...], settle: Se
         plugin_dirs: Directories of plugins that calls are expected to name, besides those of the system.
         settle: What each process does last before it waits, for its role.
         mounts_fd: A mount namespace like ours with less in it, which is copied where a view is made of nearly nothing.
+        empty_netns: For engines at mediated, one for all calls.
 
     Raises:
         CniError: something cannot be made; a call should then be served without it, and say why if it fails as well.
@@ -196,7 +206,7 @@ def make_ahead(name: str, needs: Needs, plugin_dirs: tuple[str, ...], settle: Se
     namespaces.enter_mounts(outside_fd)
     os.close(outside_fd)
     settle("engine")
-    return Ahead(user, own_namespaces, host, container, delegate, places, state_dirs, ground)
+    return Ahead(user, own_namespaces, host, container, delegate, places, state_dirs, ground, empty_netns)
 
 
 def begin_workers(

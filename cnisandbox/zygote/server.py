@@ -23,7 +23,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from importlib import import_module
 
-from cnisandbox.boundary import workers
+from cnisandbox.boundary import namespaces, workers
 from cnisandbox.boundary.pages import Pages
 from cnisandbox.boundary.syscalls import lib
 from cnisandbox.boundary.title import set_title
@@ -179,7 +179,7 @@ class Server:
                 signal.set_wakeup_fd(-1)
                 set_title(f"cnisandbox: slot [{pool.served.name}]")
                 ends = Ends(pool.listener, self._control, self._build_id, zygote, self._own, self._mounts_fd)
-                slot.close_all_but(ends)
+                slot.close_all_but(ends, pool.served.held)
                 slot.serve(pool.served, ends, pool.pages)
             finally:
                 os._exit(3)
@@ -323,10 +323,11 @@ def main() -> NoReturn:
     os.umask(0o022)
     _do_once()
     plugin_dirs = tuple(path for path in plugin_path.split(":") if path)
+    empty_netns = namespaces.open_empty_netns()
     pools = []
     for word in sockets:
         name, _, fd = word.partition("=")
-        served = runner.SERVED if name == protocol.RUNNER else slot.of_plugin(_plugin(name), plugin_dirs)
+        served = runner.SERVED if name == protocol.RUNNER else slot.of_plugin(_plugin(name), plugin_dirs, empty_netns)
         pools.append(Pool(served, _listener(int(fd)), int(pool) or _SLOTS.get(name, 1)))
     # ORDER: after everything was imported.
     if code.last_change(package) != last_change:

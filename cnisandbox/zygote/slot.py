@@ -27,6 +27,7 @@ from collections.abc import Callable
 
 from cnisandbox.boundary import limits, prctl
 from cnisandbox.boundary.ahead import Settle
+from cnisandbox.boundary.namespaces import Netns
 from cnisandbox.boundary.pages import Pages, fetch
 from cnisandbox.boundary.syscalls import checked, lib
 from cnisandbox.boundary.workers import Ahead, make_ahead
@@ -99,6 +100,7 @@ class Served(NamedTuple):
         begin: Is the entry of a call, with what was made.
         play: Has a call served for a rehearsal, with the parameters of it; None where there is nothing to be rehearsed.
         has_subject: Whether launchers say something before the environment.
+        held: Descriptors of the zygote that it needs.
     """
 
     name: str
@@ -106,24 +108,27 @@ class Served(NamedTuple):
     begin: Callable[[Any, Taken], NoReturn]
     play: Play | None = None
     has_subject: bool = False
+    held: tuple[int, ...] = ()
 
 
-def of_plugin(plugin: type[Plugin], plugin_dirs: tuple[str, ...]) -> Served:
+def of_plugin(plugin: type[Plugin], plugin_dirs: tuple[str, ...], empty_netns: Netns) -> Served:
     """Serve the calls of a plugin of ours.
 
     Args:
         plugin: The plugin.
         plugin_dirs: Directories of plugins that calls are expected to name.
+        empty_netns: For engines at mediated.
     """
 
     def prepare(settle: Settle, mounts_fd: int) -> Ahead:
-        return make_ahead(plugin.name, needs_of(plugin), plugin_dirs, settle, mounts_fd)
+        return make_ahead(plugin.name, needs_of(plugin), plugin_dirs, settle, mounts_fd, empty_netns)
 
     return Served(
         plugin.name,
         prepare,
         lambda ahead, taken: run(plugin, ahead, taken.status_fd),
         play_of(plugin, prepare),
+        held=(empty_netns.fd,),
     )
 
 
@@ -357,6 +362,6 @@ def _adopt(taken: Taken) -> None:
     os.environ.update(taken.variables)
 
 
-def close_all_but(ends: Ends) -> None:
+def close_all_but(ends: Ends, held: tuple[int, ...]) -> None:
     """Let go of what belongs to other slots, in the child."""
-    limits.close_all_but({0, 1, 2, ends.listener.fileno(), ends.control.fileno(), ends.mounts_fd})
+    limits.close_all_but({0, 1, 2, ends.listener.fileno(), ends.control.fileno(), ends.mounts_fd, *held})
