@@ -9,10 +9,9 @@ import os
 from collections.abc import Callable, Iterator
 
 from cnisandbox.boundary import entry
+from cnisandbox.boundary.ahead import Subject
 from cnisandbox.boundary.delegate import read_host_file
 from cnisandbox.boundary.entry import Session
-from cnisandbox.boundary.environment import Environment
-from cnisandbox.boundary.levels import Level
 from cnisandbox.boundary.sandbox import HOST_ROLE, LOG_FD, Worker
 from cnisandbox.boundary.service import BecomeGate
 from cnisandbox.boundary.state import CONFIGURATION
@@ -312,17 +311,17 @@ def needs_of(plugin: type[Plugin]) -> Needs:
     return needs
 
 
-def _made_gate(plugin: type[Plugin], role: str, environment: Environment, log: Log | None) -> BecomeGate:
+def _made_gate(plugin: type[Plugin], role: str, subject: Subject, log: Log | None) -> BecomeGate:
     """Make the gate of a worker that is about to be forked, and load what it needs otherwise."""
     if role == HOST_ROLE and plugin.needs.is_nft_user:
         # ORDER: before its fork, for it can open no library; after those of others, which confine themselves meanwhile.
         from cnisandbox import _nftables  # noqa: F401, PLC0415 - see cnisandbox/late.py
-    return _gate(plugin.name, role, environment, log)
+    return _gate(plugin.name, role, subject, log)
 
 
-def _gate(plugin: str, role: str, environment: Environment, log: Log | None) -> BecomeGate:
+def _gate(plugin: str, role: str, subject: Subject, log: Log | None) -> BecomeGate:
     """Make what a network worker of a plugin does when it becomes a gate."""
-    if environment.level is Level.MEDIATED:  # before the fork, so that workers have it in common
+    if subject.is_gate_only:  # before the fork, so that workers have it in common
         from cnisandbox.monitor import gate  # noqa: F401, PLC0415 - most calls have no gate (cnisandbox/late.py)
 
     def become(channel: Channel, names: dict[str, list[str]]) -> NoReturn:
@@ -330,8 +329,8 @@ def _gate(plugin: str, role: str, environment: Environment, log: Log | None) -> 
         from cnisandbox.monitor import gate  # noqa: PLC0415
 
         fd, kind = (-1, "") if log is None else (LOG_FD, log.kind)
-        records = AuditLog(fd, plugin, environment.container_id, environment.ifname, kind)
-        gate.serve(channel, role, plugin, environment.ifname, names, records)
+        records = AuditLog(fd, plugin, subject.container_id, subject.ifname, kind)
+        gate.serve(channel, role, plugin, subject.ifname, names, records)
 
     return become
 

@@ -7,10 +7,10 @@
 
 Nothing of a call is known when they are forked, and each serves one and ends: nothing of one call can reach another.
 
-Privilege: everything, until it waits; then what is said above, until the message comes. The descriptors come over a
-socket: a pipe carries none, and to fetch them would take a capability over the parent. Its other end is the parent's,
-who is root and has read nothing of anybody else's; it is closed before the netns is entered, out of which no way may
-lead back.
+Privilege: everything, until it waits; then what is said above, until the message comes. It comes over a socket,
+because of its descriptors: a pipe carries none, and to fetch them would take a capability over the parent. The other
+end is the parent's, who is root and has read nothing of anybody else's; it is closed before the netns is entered, out
+of which no way may lead back.
 """
 
 import _socket
@@ -19,9 +19,9 @@ import struct
 from collections.abc import Callable
 
 from cnisandbox.boundary import namespaces, service
-from cnisandbox.boundary.confinement import Confinement, Ground, complete, descend, prepare, stage
+from cnisandbox.boundary.attestation import Expectation
+from cnisandbox.boundary.confinement import Confinement, Ground, complete, descend, expected_limits, prepare, stage
 from cnisandbox.boundary.credentials import CAP_SYS_ADMIN
-from cnisandbox.boundary.environment import Environment, read_environment
 from cnisandbox.boundary.sandbox import (
     CHANNEL_FDS,
     GIVEN_FD,
@@ -35,12 +35,12 @@ from cnisandbox.boundary.sandbox import (
     live,
 )
 from cnisandbox.boundary.title import set_title
-from cnisandbox.boundary.wire import Channel, channel_pair, check
+from cnisandbox.boundary.wire import Channel, channel_pair, check, decode, encode_body
 from cnisandbox.errors import BoundaryViolation
 from cnisandbox.hints import NamedTuple
 
-# LIMIT: seconds to take a message of a few kilobytes off a pipe.
-_BEGIN_TIMEOUT_S = 10.0
+# LIMIT: of the message; a container id is some 64 bytes, and an environment is at most 128 KiB.
+_MESSAGE_BYTES = 1 << 18
 
 
 class Gifts(NamedTuple):
@@ -57,26 +57,37 @@ class Gifts(NamedTuple):
     log_fd: int | None = None
 
 
+class Subject(NamedTuple):
+    """What a gate has to know of a call.
+
+    Attributes:
+        container_id, ifname: As in the environment.
+        is_gate_only: Whether it is a gate from the beginning.
+    """
+
+    container_id: str
+    ifname: str
+    is_gate_only: bool
+
+
 class Assignment(NamedTuple):
     """What it is told.
 
     Attributes:
         gifts: Which of `Gifts` come with it, in that order.
         log_kind: What the audit log is; empty without one.
-        is_gate_only: Whether it is a gate from the beginning.
         title: What the process list shows behind the role.
-        variables: The parameters of the call.
+        subject: What it has to know as a gate.
     """
 
     gifts: list[bool]
     log_kind: str
-    is_gate_only: bool
     title: str
-    variables: dict[str, str]
+    subject: Subject
 
 
 # Makes what the process does when it is told to be a gate.
-GateOf = Callable[[Environment, Assignment], service.BecomeGate | None]
+GateOf = Callable[[Assignment], service.BecomeGate | None]
 # Gets a process ready to wait: one that has the role.
 Settle = Callable[[str], None]
 
@@ -94,13 +105,13 @@ class Waiting:
         channel: Channel,
         socket: _socket.socket,
         wanted: Confinement,
-        own_namespaces: dict[str, int],
+        expected: Expectation,
     ) -> None:
         self.pid = pid
         self._channel = channel
         self._socket = socket
         self._wanted = wanted
-        self._own_namespaces = own_namespaces
+        self._expected = expected
 
     def begin(self, assignment: Assignment, gifts: Gifts, netns_inode: int | None = None) -> Worker:
         """Tell it what it is for; it then confines itself to the end, while we go on.
@@ -115,20 +126,17 @@ class Waiting:
         """
         fds = [fd for fd in gifts if fd is not None]
         rights = [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, struct.pack(f"{len(fds)}i", *fds))] if fds else []
+        message = encode_body(assignment._replace(gifts=[fd is not None for fd in gifts]))
         with stage("channel", self._wanted.role):
-            # ORDER: the message wakes it, and then nothing has to be waited for.
-            self._socket.sendmsg([b"\0"], rights, _socket.MSG_NOSIGNAL | _socket.MSG_DONTWAIT)
+            self._socket.sendmsg([message], rights, _socket.MSG_NOSIGNAL | _socket.MSG_DONTWAIT)
             self._socket.close()
-            self._channel.send(assignment._replace(gifts=[fd is not None for fd in gifts]), _BEGIN_TIMEOUT_S)
-        given = [(GIVEN_FD, gifts.given_fd), (LOG_FD, gifts.log_fd)]
-        expected = expectation(
-            _refined(self._wanted, gifts),
-            self._own_namespaces,
-            netns_inode,
-            os.getpid(),
-            given=tuple(number for number, fd in given if fd is not None),
-            has_own_pid_namespace=True,
-        )
+        expected = self._expected
+        if netns_inode is not None:
+            expected = expected._replace(netns_inode=netns_inode)
+        given = tuple(number for number, fd in _numbered(gifts) if fd is not None)
+        if given:
+            limits = expected_limits(_refined(self._wanted, gifts))
+            expected = expected._replace(descriptors=(*CHANNEL_FDS, *given), limits=limits)
         return Worker(self.pid, self._channel, expected)
 
 
@@ -169,7 +177,8 @@ def fork_ahead(
         finally:
             theirs.close()
             its_socket.close()
-    return Waiting(pid, ours, socket, wanted, own_namespaces)
+    expected = expectation(wanted, own_namespaces, None, os.getpid(), given=(), has_own_pid_namespace=True)
+    return Waiting(pid, ours, socket, wanted, expected)
 
 
 def _wait(
@@ -193,21 +202,19 @@ def _wait(
         socket = _socket.socket(fileno=lifted)
         return own
 
-    def become(own: Channel) -> Becoming:
+    def become(_own: Channel) -> Becoming:
         ground = prepare(waiting)
         settle(wanted.role)
         ground = descend(waiting, ground, (CAP_SYS_ADMIN,) if enters_netns else ())
-        return _become(wanted, own, socket, gate_of, ground)
+        return _become(wanted, socket, gate_of, ground)
 
     live(wanted.role, "[waiting]", channel, arrange, become)
 
 
-def _become(wanted: Confinement, channel: Channel, socket: _socket.socket, gate_of: GateOf, ground: Ground) -> Becoming:
-    # No time limit: it waits for a call, for as long as its parent lives.
-    assignment: Assignment = check(channel.receive(), Assignment, "assignment")
+def _become(wanted: Confinement, socket: _socket.socket, gate_of: GateOf, ground: Ground) -> Becoming:
     with stage("channel", wanted.role):
-        gifts = _receive(socket, assignment.gifts)
-    given = [(GIVEN_FD, gifts.given_fd), (LOG_FD, gifts.log_fd)]
+        assignment, gifts = _receive(socket)
+    given = _numbered(gifts)
     with stage("fork", wanted.role):
         for number, fd in given:
             os.close(number)
@@ -218,20 +225,27 @@ def _become(wanted: Confinement, channel: Channel, socket: _socket.socket, gate_
     refined = _refined(wanted, gifts)._replace(netns_fd=gifts.netns_fd)
     kept = {*CHANNEL_FDS, *(number for number, fd in given if fd is not None)}
     attestation = complete(refined, kept, ground)
-    become_gate = gate_of(read_environment(assignment.variables), assignment)
-    return Becoming(attestation, become_gate, assignment.is_gate_only)
+    return Becoming(attestation, gate_of(assignment), assignment.subject.is_gate_only)
 
 
-def _receive(socket: _socket.socket, named: list[bool]) -> Gifts:
-    """Receive the descriptors that the message names; the socket is closed then."""
+def _receive(socket: _socket.socket) -> tuple[Assignment, Gifts]:
+    """Wait for the message, and receive the descriptors that it names; the socket is closed then."""
+    # No time limit: it waits for a call, for as long as its parent lives.
     space = _socket.CMSG_SPACE(4 * len(Gifts._fields))
-    _, ancillary, flags, _ = socket.recvmsg(1, space, _socket.MSG_CMSG_CLOEXEC | _socket.MSG_DONTWAIT)
+    message, ancillary, flags, _ = socket.recvmsg(_MESSAGE_BYTES, space, _socket.MSG_CMSG_CLOEXEC)
     socket.close()
+    assignment: Assignment = check(decode(message), Assignment, "assignment")
+    named = assignment.gifts
     fds = [fd for _, _, content in ancillary for (fd,) in struct.iter_unpack("i", content)]
     if len(named) != len(Gifts._fields) or sum(named) != len(fds) or flags & _socket.MSG_CTRUNC:
         raise BoundaryViolation("receive descriptors: they are not those that the message names")
     left = iter(fds)
-    return Gifts(*(next(left) if is_given else None for is_given in named))
+    return assignment, Gifts(*(next(left) if is_given else None for is_given in named))
+
+
+def _numbered(gifts: Gifts) -> list[tuple[int, int | None]]:
+    """Say which numbers the gifts get that a worker keeps."""
+    return [(GIVEN_FD, gifts.given_fd), (LOG_FD, gifts.log_fd)]
 
 
 def _refined(wanted: Confinement, gifts: Gifts) -> Confinement:

@@ -39,12 +39,18 @@ def encode(value: object) -> bytes:
     Raises:
         BoundaryViolation: the value is of a type that does not cross, too deep or too long.
     """
+    body = encode_body(value)
+    return _LENGTH.pack(len(body)) + body
+
+
+def encode_body(value: object) -> bytes:
+    """Encode one value as the body of a frame; raises as `encode` does."""
     parts: list[bytes] = []
     _encode_value(value, parts, 0)
     body = b"".join(parts)
     if len(body) > MAX_MESSAGE_BYTES:
         raise BoundaryViolation(f"encode message: {len(body)} bytes are more than {MAX_MESSAGE_BYTES}")
-    return _LENGTH.pack(len(body)) + body
+    return body
 
 
 def _encode_value(value: object, parts: list[bytes], depth: int) -> None:

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable
 
 from cnisandbox.boundary import landlock, limits, namespaces, seccomp
-from cnisandbox.boundary.ahead import Assignment, Gifts, Settle, Waiting, fork_ahead
+from cnisandbox.boundary.ahead import Assignment, Gifts, Settle, Subject, Waiting, fork_ahead
 from cnisandbox.boundary.confinement import Confinement, Ground, lock, prepare, stage
 from cnisandbox.boundary.delegate import Place, delegate_worker, executable_places, is_below
 from cnisandbox.boundary.environment import Environment
@@ -34,10 +34,6 @@ from cnisandbox.light import signal
 _ENGINE_FILE_BYTES = 16 << 20
 
 
-# What the parameters of a call begin with, in the environment.
-_PARAMETERS = ("CNI_", "CNISANDBOX_")
-
-
 class Log(NamedTuple):
     """The audit log of gates.
 
@@ -50,7 +46,7 @@ class Log(NamedTuple):
     kind: str
 
 
-GateMaker = Callable[[str, Environment, "Log | None"], BecomeGate]
+GateMaker = Callable[[str, Subject, "Log | None"], BecomeGate]
 
 
 class Needs(NamedTuple):
@@ -182,9 +178,9 @@ def make_ahead(
     def network(role: str, protocols: tuple[int, ...]) -> Waiting:
         wanted = network_worker(role, Level.HARDENED, user, None, protocols)
 
-        def gate_of(environment: Environment, assignment: Assignment) -> BecomeGate | None:
+        def gate_of(assignment: Assignment) -> BecomeGate | None:
             log = Log(LOG_FD, assignment.log_kind) if assignment.log_kind else None
-            return needs.gate(role, environment, log) if needs.gate else None
+            return needs.gate(role, assignment.subject, log) if needs.gate else None
 
         is_containers = role == CONTAINER_ROLE
         return fork_ahead(wanted, own_namespaces, pid_namespaces, gate_of, settle, enters_netns=is_containers)
@@ -231,13 +227,7 @@ def begin_workers(
         The workers; what they were given may be closed here.
     """
     title = _title(name, environment)
-    assignment = Assignment(
-        gifts=[],
-        log_kind=log.kind if log else "",
-        is_gate_only=environment.level is Level.MEDIATED,
-        title=title,
-        variables={variable: value for variable, value in os.environ.items() if variable.startswith(_PARAMETERS)},
-    )
+    assignment = Assignment([], log.kind if log else "", title, _subject(environment))
     log_fd = log.fd if log else None
     host = container = None
     # Who waits is the service user of our own user namespace, and has no capability over another one.
@@ -262,6 +252,10 @@ def begin_workers(
             )
         pid_namespaces.close()
     return Workers(host, container, delegate)
+
+
+def _subject(environment: Environment) -> Subject:
+    return Subject(environment.container_id, environment.ifname, environment.level is Level.MEDIATED)
 
 
 def _title(name: str, environment: Environment) -> str:
@@ -369,7 +363,7 @@ def _spawn_network(making: _Making, wanted: Confinement, given_fd: int | None, n
         netns_inode,
         making.pid_namespaces,
         making.title,
-        needs.gate(wanted.role, environment, log) if needs.gate else None,
+        needs.gate(wanted.role, _subject(environment), log) if needs.gate else None,
         is_gate_only=environment.level is Level.MEDIATED,
         log_fd=None if log is None else log.fd,
     )
