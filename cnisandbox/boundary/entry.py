@@ -16,17 +16,16 @@ from collections.abc import Collection
 
 from cnisandbox.boundary import landlock, limits, namespaces
 from cnisandbox.boundary.attestation import Attestation, Expectation
-from cnisandbox.boundary.confinement import complete, expected_limits, expected_mounts, prepare, stage
+from cnisandbox.boundary.confinement import complete, prepare, stage
 from cnisandbox.boundary.environment import VERBS_OF_AN_ATTACHMENT, Environment, read_environment
 from cnisandbox.boundary.levels import Level
 from cnisandbox.boundary.sandbox import ServiceUser, Worker, service_user
-from cnisandbox.boundary.state import StateDir, are_current, open_state_dirs
+from cnisandbox.boundary.state import StateDir, are_current, open_state_dirs, read_boot_id
 from cnisandbox.boundary.title import set_title
-from cnisandbox.boundary.workers import Ahead, Needs, begin_workers, engine_confinement, fork_workers
+from cnisandbox.boundary.workers import Ahead, Needs, begin_workers, fork_workers, plan_engine
 from cnisandbox.errors import CniError, InvalidNetns, IoFailure, PrivilegeNotDropped, quoted, reason
 from cnisandbox.hints import NamedTuple, NoReturn, Protocol
 
-_BOOT_ID = "/proc/sys/kernel/random/boot_id"
 _STANDARD_DESCRIPTORS = (0, 1, 2)
 
 
@@ -130,11 +129,11 @@ def _prepare(
         # ORDER: only where the workers are gates from the beginning; one that runs code of a plugin gets no log.
         has_log = environment.level is Level.MEDIATED and needs.open_log is not None
         log = needs.open_log(environment.log_target) if has_log and needs.open_log else None
-        boot_id = _read_boot_id()
+        boot_id = read_boot_id() if ahead is None else ahead.boot_id
     if ahead is None:
         workers = fork_workers(name, needs, environment, user, netns, own_namespaces, log)
     else:
-        workers = begin_workers(name, needs, environment, netns, log, ahead)
+        workers = begin_workers(name, needs, environment, netns, log, ahead, state_dirs)
     if log is not None:
         os.close(log.fd)
     if netns is not None:
@@ -197,14 +196,6 @@ def open_attest_file(path: str) -> int | None:
         raise IoFailure(f"open attestation file {quoted(path)}: {reason(error)}") from error
 
 
-def _read_boot_id() -> str:
-    fd = os.open(_BOOT_ID, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        return os.read(fd, 64).decode("ascii", "replace").strip()
-    finally:
-        os.close(fd)
-
-
 def _level_without_network(level: Level) -> Level:
     """The level of a process that needs no CAP_NET_ADMIN: hardened at least, but where all is root for measuring."""
     return level if level in (Level.ROOT, Level.MEDIATED) else Level.HARDENED
@@ -224,27 +215,13 @@ def _drop(
         What the kernel says about it, and what it must say.
     """
     own_level = _level_without_network(level)
-    netns_inode = own_namespaces["net"]
+    wanted, expected = plan_engine(own_level, user, own_namespaces, os.getppid()) if ahead is None else ahead.plan
+    rules = tuple(landlock.PathRule(state_dir.fd, landlock.KEEP_STATE) for state_dir in state_dirs)
+    wanted = wanted._replace(level=own_level, rules=rules)
+    expected = expected._replace(level=own_level, descriptors=tuple(sorted(kept)))
     if level is Level.MEDIATED:
         with stage("namespaces", "engine"):
-            netns_inode = _enter_empty_netns(ahead)
-    rules = tuple(landlock.PathRule(state_dir.fd, landlock.KEEP_STATE) for state_dir in state_dirs)
-    wanted = engine_confinement(own_level, user)._replace(rules=rules)
-    expected = Expectation(
-        role="engine",
-        level=own_level,
-        uid=user.uid,
-        gid=user.gid,
-        capabilities=0,
-        has_own_pid_namespace=False,
-        own_namespaces=own_namespaces,
-        netns_inode=netns_inode,
-        parent_pid=os.getppid() if ahead is None else None,
-        descriptors=tuple(sorted(kept)),
-        dies_with_parent=False,
-        limits=expected_limits(wanted),
-        mounts=expected_mounts(wanted),
-    )
+            expected = expected._replace(netns_inode=_enter_empty_netns(ahead))
     return complete(wanted, kept, prepare(wanted) if ahead is None else ahead.ground), expected
 
 

@@ -31,6 +31,8 @@ DEFAULT_DIRECTORY = "/var/lib/cni/networks"
 OPTIONAL_DIRECTORIES = ("/run/cni/networks",)
 CONFIGURATION = "/etc/cnisandbox/state-dirs"
 
+_BOOT_ID = "/proc/sys/kernel/random/boot_id"
+
 # LIMIT: the administrator's list; a page is a hundred directories.
 _CONFIGURATION_BYTES = 4096
 # KERNEL: what mount_setattr says when the file system or the kernel cannot be idmapped.
@@ -89,6 +91,15 @@ def are_current(state_dirs: tuple[StateDir, ...], uid: int) -> bool:
         if (now.st_dev, now.st_ino) != (then.st_dev, then.st_ino) or not is_safe or not is_mapped:
             return False
     return True
+
+
+def read_boot_id() -> str:
+    """Read what identifies this boot of the kernel: some state is of no use after the next."""
+    fd = os.open(_BOOT_ID, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return os.read(fd, 64).decode("ascii", "replace").strip()
+    finally:
+        os.close(fd)
 
 
 def state_paths() -> tuple[str, ...]:

@@ -8,7 +8,16 @@ from collections.abc import Callable
 
 from cnisandbox.boundary import landlock, limits, namespaces, seccomp
 from cnisandbox.boundary.ahead import Assignment, Gifts, Settle, Subject, Waiting, fork_ahead
-from cnisandbox.boundary.confinement import Confinement, Ground, lock, prepare, stage
+from cnisandbox.boundary.attestation import Expectation
+from cnisandbox.boundary.confinement import (
+    Confinement,
+    Ground,
+    expected_limits,
+    expected_mounts,
+    lock,
+    prepare,
+    stage,
+)
 from cnisandbox.boundary.delegate import Place, delegate_worker, executable_places, is_below
 from cnisandbox.boundary.environment import Environment
 from cnisandbox.boundary.levels import PROTECTIONS, Level
@@ -26,7 +35,7 @@ from cnisandbox.boundary.sandbox import (
     spawn,
 )
 from cnisandbox.boundary.service import BecomeGate
-from cnisandbox.boundary.state import StateDir, are_current, open_state_dirs
+from cnisandbox.boundary.state import StateDir, open_state_dirs, read_boot_id
 from cnisandbox.hints import NamedTuple
 from cnisandbox.light import signal
 
@@ -76,6 +85,13 @@ class Needs(NamedTuple):
         return (NETLINK_ROUTE, NETLINK_NETFILTER) if self.is_nft_user else (NETLINK_ROUTE,)
 
 
+class EnginePlan(NamedTuple):
+    """What the engine becomes, and what it must attest then."""
+
+    wanted: Confinement
+    expected: Expectation
+
+
 class Ahead(NamedTuple):
     """What was made before the call was known, for a call at hardened or mediated.
 
@@ -86,7 +102,9 @@ class Ahead(NamedTuple):
         delegate: The delegate worker, which is confined already: no call has an influence on what it is.
         places: Where it can execute plugins.
         state_dirs: State directories, as they were.
-        ground: What the engine stands on.
+        boot_id: Identifies this boot of the kernel.
+        plan: What the engine becomes, at hardened.
+        ground: What it stands on.
         empty_netns: Where the engine goes at mediated; open in every process that may become one.
     """
 
@@ -97,6 +115,8 @@ class Ahead(NamedTuple):
     delegate: Worker | None
     places: frozenset[Place]
     state_dirs: tuple[StateDir, ...]
+    boot_id: str
+    plan: EnginePlan
     ground: Ground
     empty_netns: namespaces.Netns
 
@@ -122,14 +142,16 @@ def compile_filters() -> None:
         seccomp.worker_filter(protocols, has_event_loop=False)
 
 
-def engine_confinement(level: Level, user: ServiceUser) -> Confinement:
-    """Describe the engine; what Landlock lets it do is added when its state directories are known.
+def plan_engine(level: Level, user: ServiceUser, own_namespaces: dict[str, int], parent_pid: int | None) -> EnginePlan:
+    """Describe the engine, but for its state directories, its descriptors, and a netns that is not ours.
 
     Args:
         level: How much is taken away.
         user: Whom it becomes.
+        own_namespaces: Inode numbers of our own namespaces.
+        parent_pid: Who its parent must be; None where that one may end first.
     """
-    return Confinement(
+    wanted = Confinement(
         role="engine",
         level=level,
         uid=user.uid,
@@ -147,6 +169,22 @@ def engine_confinement(level: Level, user: ServiceUser) -> Confinement:
         dies_with_parent=False,
         has_dependents=True,
     )
+    expected = Expectation(
+        role=wanted.role,
+        level=level,
+        uid=user.uid,
+        gid=user.gid,
+        capabilities=0,
+        has_own_pid_namespace=False,
+        own_namespaces=own_namespaces,
+        netns_inode=own_namespaces["net"],
+        parent_pid=parent_pid,
+        descriptors=(),
+        dies_with_parent=False,
+        limits=expected_limits(wanted),
+        mounts=expected_mounts(wanted),
+    )
+    return EnginePlan(wanted, expected)
 
 
 def make_ahead(
@@ -197,12 +235,26 @@ def make_ahead(
     if needs.host:
         host = network(HOST_ROLE, needs.host_protocols)
     pid_namespaces.close()
-    wanted = engine_confinement(Level.HARDENED, user)
-    ground = lock(wanted, prepare(wanted, comes_back=True))
+    # It outlives its zygote.
+    plan = plan_engine(Level.HARDENED, user, own_namespaces, None)
+    ground = lock(plan.wanted, prepare(plan.wanted, comes_back=True))
     namespaces.enter_mounts(outside_fd)
     os.close(outside_fd)
+    ahead = Ahead(
+        user,
+        own_namespaces,
+        host,
+        container,
+        delegate,
+        places,
+        state_dirs,
+        read_boot_id(),
+        plan,
+        ground,
+        empty_netns,
+    )
     settle("engine")
-    return Ahead(user, own_namespaces, host, container, delegate, places, state_dirs, ground, empty_netns)
+    return ahead
 
 
 def begin_workers(
@@ -212,6 +264,7 @@ def begin_workers(
     netns: namespaces.Netns | None,
     log: Log | None,
     ahead: Ahead,
+    state_dirs: tuple[StateDir, ...],
 ) -> Workers:
     """Tell the workers that wait what they are for; those that the call does not need, or that do not fit it, end.
 
@@ -222,6 +275,7 @@ def begin_workers(
         netns: The container's netns, if there is one.
         log: The audit log of gates.
         ahead: What was made.
+        state_dirs: The call's; what was made, if that is what would be made now.
 
     Returns:
         The workers; what they were given may be closed here.
@@ -239,7 +293,7 @@ def begin_workers(
     if ahead.host is not None:
         host = ahead.host.begin(assignment, Gifts(given_fd=netns.fd if netns else None, log_fd=log_fd))
     delegate = ahead.delegate
-    is_stale = delegate is not None and not _is_delegate_current(ahead, delegate, environment)
+    is_stale = delegate is not None and not _is_delegate_current(ahead, delegate, environment, state_dirs)
     if is_foreign or is_stale:
         pid_namespaces = namespaces.NewPidNamespaces()
         making = _Making(needs, environment, ahead.user, ahead.own_namespaces, pid_namespaces, title, log)
@@ -263,10 +317,12 @@ def _title(name: str, environment: Environment) -> str:
     return f"[{name} {environment.ifname}]"
 
 
-def _is_delegate_current(ahead: Ahead, delegate: Worker, environment: Environment) -> bool:
+def _is_delegate_current(
+    ahead: Ahead, delegate: Worker, environment: Environment, state_dirs: tuple[StateDir, ...]
+) -> bool:
     """Say whether the delegate worker may use what it would if it was made now, and has in view what is there now."""
     # Without Landlock what has been mounted since could be written to.
-    if not landlock.abi() or not are_current(ahead.state_dirs, ahead.user.uid):
+    if not landlock.abi() or not state_dirs or state_dirs is not ahead.state_dirs:
         return False
     for path in environment.plugin_dirs:
         try:

@@ -10,7 +10,7 @@ import pytest
 from cnisandbox.boundary import seccomp
 from cnisandbox.boundary.levels import Level
 from cnisandbox.boundary.sandbox import NETLINK_NETFILTER, NETLINK_ROUTE, ServiceUser, network_worker
-from cnisandbox.boundary.workers import engine_confinement
+from cnisandbox.boundary.workers import plan_engine
 from cnisandbox.zygote import server
 
 USER = ServiceUser(1, 1)
@@ -22,7 +22,7 @@ def test_a_slot_compiles_no_filter(monkeypatch: pytest.MonkeyPatch) -> None:
     server._do_once()
     compiled = set(programs)
     assert len(compiled) >= 4
-    engine_confinement(Level.HARDENED, USER)
+    plan_engine(Level.HARDENED, USER, {"net": 1}, None)
     for protocols in ((NETLINK_ROUTE,), (NETLINK_ROUTE, NETLINK_NETFILTER)):
         network_worker("host worker", Level.HARDENED, USER, None, protocols)
     assert set(programs) == compiled
