@@ -125,7 +125,7 @@ class Witness:
         self._namespaces: dict[str, int] = {}
         self._mounts: list[str] = []
         self._is_root_read_only = False
-        self._filters = int(self._status()["Seccomp_filters"])
+        self._filters = int(_field(self._status(), b"Seccomp_filters"))
 
     def see_view(self) -> None:
         """Note what is mounted.
@@ -143,8 +143,8 @@ class Witness:
         self._namespaces = namespaces.inodes(self.process_fd)
         os.close(self.process_fd)
 
-    def _status(self) -> dict[str, str]:
-        return _parse_status(os.pread(self.status_fd, _STATUS_BYTES, 0))
+    def _status(self) -> bytes:
+        return os.pread(self.status_fd, _STATUS_BYTES, 0)
 
     def testify(self, role: str, level: Level, landlock_abi: int) -> Attestation:
         """Read the rest and make the record."""
@@ -153,34 +153,36 @@ class Witness:
         return Attestation(
             role=role,
             level=level.value,
-            pid=int(status["Pid"]),
-            ppid=int(status["PPid"]),
-            uids=[int(word) for word in status["Uid"].split()],
-            gids=[int(word) for word in status["Gid"].split()],
-            groups=[int(word) for word in status["Groups"].split()],
-            inheritable=int(status["CapInh"], 16),
-            permitted=int(status["CapPrm"], 16),
-            effective=int(status["CapEff"], 16),
-            bounding=int(status["CapBnd"], 16),
-            ambient=int(status["CapAmb"], 16),
+            pid=int(_field(status, b"Pid")),
+            ppid=int(_field(status, b"PPid")),
+            uids=[int(word) for word in _field(status, b"Uid").split()],
+            gids=[int(word) for word in _field(status, b"Gid").split()],
+            groups=[int(word) for word in _field(status, b"Groups").split()],
+            inheritable=int(_field(status, b"CapInh"), 16),
+            permitted=int(_field(status, b"CapPrm"), 16),
+            effective=int(_field(status, b"CapEff"), 16),
+            bounding=int(_field(status, b"CapBnd"), 16),
+            ambient=int(_field(status, b"CapAmb"), 16),
             securebits=prctl.get_securebits(),
-            no_new_privs=status["NoNewPrivs"] == "1",
+            no_new_privs=_field(status, b"NoNewPrivs") == b"1",
             is_dumpable=prctl.get_dumpable(),
-            seccomp=int(status["Seccomp"]),
+            seccomp=int(_field(status, b"Seccomp")),
             parent_death_signal=prctl.get_pdeathsig(),
             landlock_abi=landlock_abi,
             is_view_confined=_is_root_refused(),
             namespaces=self._namespaces,
             descriptors=limits.open_descriptors(),
             limits=limits.current_limits(),
-            added_filters=int(status["Seccomp_filters"]) - self._filters,
+            added_filters=int(_field(status, b"Seccomp_filters")) - self._filters,
             mounts=self._mounts,
             is_root_read_only=self._is_root_read_only,
         )
 
 
-def _parse_status(text: bytes) -> dict[str, str]:
-    return dict(line.split(":\t", 1) for line in text.decode("ascii", "replace").splitlines() if ":\t" in line)
+def _field(status: bytes, name: bytes) -> bytes:
+    # KERNEL: a line break in the name of the program, which comes first, is escaped.
+    begin = status.index(b"\n" + name + b":\t") + len(name) + 3
+    return status[begin : status.index(b"\n", begin)]
 
 
 def _mount_points(process_fd: int) -> list[str]:

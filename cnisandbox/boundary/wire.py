@@ -31,6 +31,8 @@ MAX_DEPTH = 16
 
 _LENGTH = struct.Struct(">I")
 _INTEGER = struct.Struct(">q")
+# Most values are one of these: inside of others they are compared at once, for a name is made for a message only.
+_SCALARS = frozenset((bool, int, str, bytes))
 
 
 def encode(value: object) -> bytes:
@@ -195,7 +197,7 @@ def check(value: object, annotation: Any, where: str) -> Any:
     if annotation is None or annotation is types.NoneType:
         if value is None:
             return None
-    elif annotation in (bool, int, str, bytes):
+    elif annotation in _SCALARS:
         if type(value) is annotation:
             return value
     elif isinstance(annotation, types.UnionType):
@@ -217,6 +219,8 @@ def _check_union(value: object, annotation: types.UnionType, where: str) -> Any:
 def _check_container(value: object, annotation: types.GenericAlias, where: str) -> Any:
     if annotation.__origin__ is list and isinstance(value, list | tuple):
         (element,) = annotation.__args__
+        if element in _SCALARS and all(type(item) is element for item in value):
+            return list(value)
         return [check(item, element, f"{where}[{index}]") for index, item in enumerate(value)]
     if annotation.__origin__ is dict and isinstance(value, dict):
         _, element = annotation.__args__
@@ -228,7 +232,10 @@ def _check_record(value: object, annotation: Any, where: str) -> Any:
     fields: dict[str, Any] = annotation.__annotations__
     if not isinstance(value, list | tuple) or len(value) != len(fields):
         raise BoundaryViolation(f"check {where}: not the {len(fields)} fields of {_name(annotation)}")
-    values = (check(item, kind, f"{where}.{name}") for item, (name, kind) in zip(value, fields.items(), strict=True))
+    values = [
+        item if type(item) is kind and kind in _SCALARS else check(item, kind, f"{where}.{name}")
+        for item, (name, kind) in zip(value, fields.items(), strict=True)
+    ]
     return annotation(*values)
 
 
