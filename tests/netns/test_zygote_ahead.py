@@ -198,6 +198,19 @@ def sockets_of(pid: int) -> set[int]:
     return {number for number, link in links.items() if link.startswith("socket:")}
 
 
+class TestEmptyNetns:
+    def test_it_is_one_for_all_calls_at_mediated(self, world: World, plugin_dir: str) -> None:
+        zygote = started(world, plugin_dir)
+        engines, others = set(), set()
+        for verb in ("ADD", "DEL"):
+            said = zygote.warm(verb, env={"CNISANDBOX_LEVEL": "mediated"}).attestations
+            engines.add(said["engine"]["namespaces"]["net"])
+            others |= {said[role]["namespaces"]["net"] for role in ("host worker", "container worker")}
+        assert len(engines) == 1
+        assert len(others) == 2
+        assert not engines & others
+
+
 class TestDelegateWorker:
     def test_it_is_confined_before_the_call_comes(self, world: World, plugin_dir: str) -> None:
         zygote = started(world, plugin_dir)
