@@ -30,6 +30,8 @@ _NETCONF_BYTES = 1 << 20
 _PIECE = 1 << 16
 # LIMIT: bytes of a result, which is kept until the plugin has ended; no honest one is longer than the longest netconf.
 _RESULT_BYTES = 4 << 20
+# LIMIT: milliseconds that a launcher takes to end, when it knows its status.
+_LAUNCHER_ENDS_MS = 20
 # LIMIT: names that one key of the netconf may give, and IFNAMSIZ with its NUL.
 _NAMES, _IFNAME_BYTES = 16, 15
 _START_TIMEOUT_S = 30.0
@@ -98,6 +100,7 @@ def keep(keeper: Keeper) -> NoReturn:
         # ORDER: who reads it need not wait until the kernel has taken the namespaces apart. The plugin has ended and
         # closed its output; whatever it has left behind is answered by nobody any more, and killed with the monitor.
         say(os.WEXITSTATUS(status), keeper.status_fd)
+        _let_the_launcher_end(keeper.status_fd)
     keeper.channel.close()
     os.waitpid(keeper.processes.monitor_pid, 0)
     if os.WIFSIGNALED(status):
@@ -111,6 +114,14 @@ def say(status: int, status_fd: int | None) -> None:
     """Say what the exit status is, to who does not wait for the end of this process; None for nobody."""
     if status_fd is not None:
         _write(status_fd, bytes([status]))
+
+
+def _let_the_launcher_end(status_fd: int | None) -> None:
+    """Leave the processors to it: somebody waits for its end, and nobody for ours and the monitor's."""
+    if status_fd is not None:
+        poll = select.poll()
+        poll.register(status_fd, 0)  # POLLERR: nobody is left who could read
+        poll.poll(_LAUNCHER_ENDS_MS)
 
 
 def _fail(keeper: Keeper, error: CniError) -> NoReturn:
