@@ -1,6 +1,6 @@
 """What the kernel says about the worker: read by its parent out of /proc, so that nobody has to believe the worker.
 
-Privilege: everything the entry has, at the time of reading; none for comparing.
+Privilege: that of the worker's uid, of whoever stands in no Landlock domain; none for comparing.
 """
 
 import os

@@ -21,7 +21,7 @@ from cnisandbox.cni.output import error_document
 from cnisandbox.cni.versions import SUPPORTED
 from cnisandbox.errors import BoundaryViolation, CniError, IoFailure, TryAgain
 from cnisandbox.hints import Any, NamedTuple, NoReturn
-from cnisandbox.runner.facts import WorkerExpectation, verify_worker
+from cnisandbox.runner.facts import WorkerExpectation, WorkerFacts, verify_worker
 from cnisandbox.runner.plan import Plan
 from cnisandbox.runner.supervision import Ended, Testimony
 
@@ -138,17 +138,18 @@ def _compare(keeper: Keeper) -> None:
         IsolationError: somebody is not.
     """
     verify(keeper.attestation, keeper.expectation, allows_degraded=True)
-    testimony = _received(keeper, Testimony, _START_TIMEOUT_S)
+    testimony: Testimony = _received(keeper, Testimony, _START_TIMEOUT_S)
     opener = testimony.opener
     pairs = [(testimony.monitor, keeper.monitor)]
     if opener is not None and keeper.opener is not None:
         pairs.append((opener, keeper.opener._replace(parent_pid=testimony.monitor.pid)))
     for said, expected in pairs:
         verify(said, expected._replace(descriptors=tuple(said.descriptors)), allows_degraded=False)
-    verify_worker(testimony.worker, keeper.worker)
+    facts: WorkerFacts = _received(keeper, WorkerFacts, _START_TIMEOUT_S)
+    verify_worker(facts, keeper.worker)
     if keeper.attest_fd is not None:
         records = [said._asdict() for said, _ in [*pairs, (keeper.attestation, None)]]
-        worker = {"role": "worker", "level": keeper.plan.level.value, **testimony.worker._asdict()}
+        worker = {"role": "worker", "level": keeper.plan.level.value, **facts._asdict()}
         lines = [json.dumps(record, sort_keys=True) + "\n" for record in [*records, worker]]
         _write(keeper.attest_fd, "".join(lines).encode())
 

@@ -1,12 +1,13 @@
 """The monitor's process: forks the opener and the worker, drops to CAP_NET_ADMIN, and answers until the worker ends.
 
-All three are forked before their call is known, and wait; each serves one call and ends.
+All three are forked before their call is known, and wait; each serves one call and ends. Monitor and opener wait
+confined, as far as no call has an influence on it: without filter, and the opener with what it takes to enter a netns.
 
     entry -> monitor       first process of a pid namespace: whatever ends it ends everybody below
                |- opener   the container's netns
                '- worker   a pid namespace within ours: it cannot name us, nor the opener
 
-Privilege: everything the entry has, until `confine`; CAP_NET_ADMIN after that.
+Privilege: everything the entry has, until the two others are forked; CAP_NET_ADMIN after that, all the time.
 
 The monitor shares the service user's uid with the worker, because only so may it read the worker's memory without
 CAP_SYS_PTRACE. The worker gains nothing by that: it sees no process outside of its pid namespace, Landlock keeps its
@@ -24,8 +25,8 @@ from contextlib import suppress
 from cnisandbox.audit.log import FILE_BYTES, SESSION_BYTES, AuditLog
 from cnisandbox.boundary import limits, namespaces, prctl, seccomp, service
 from cnisandbox.boundary.attestation import Attestation
-from cnisandbox.boundary.confinement import Confinement, complete, prepare, stage
-from cnisandbox.boundary.credentials import CAP_NET_ADMIN
+from cnisandbox.boundary.confinement import Confinement, complete, descend, prepare, stage
+from cnisandbox.boundary.credentials import CAP_NET_ADMIN, CAP_SYS_ADMIN
 from cnisandbox.boundary.levels import Level
 from cnisandbox.boundary.sandbox import ServiceUser, fork_into
 from cnisandbox.boundary.title import set_title
@@ -41,7 +42,7 @@ from cnisandbox.monitor.threads import CONTAINER, HOST, Threads
 from cnisandbox.monitor.world import KernelWorld
 from cnisandbox.netlink.datagram import NETLINK_ROUTE, protocol_of
 from cnisandbox.policy.judge import Judge, Session
-from cnisandbox.runner.facts import WorkerFacts, read_facts
+from cnisandbox.runner.facts import read_facts
 from cnisandbox.runner.plan import Plan
 from cnisandbox.runner.waiting import Settle, wait
 from cnisandbox.runner.worker import PACKET_PROTOCOLS, be_worker
@@ -55,16 +56,14 @@ _DEFAULT_ROUTE = "@default-route"
 
 
 class Testimony(NamedTuple):
-    """What the monitor says first.
+    """What the monitor says first; what the kernel says about the worker comes next.
 
     Attributes:
         monitor, opener: What the kernel says about these two; no opener where there is no container's netns.
-        worker: What the kernel says about the worker.
     """
 
     monitor: Attestation
     opener: Attestation | None
-    worker: WorkerFacts
 
 
 class Ended(NamedTuple):
@@ -137,8 +136,10 @@ class _Monitor:
         # ORDER: all of them at once, the one that takes longest first; each confines itself while the others do.
         self._worker, self._go_fd, self._said_fd = self._fork_worker(ends.worker, settle)
         self._opener, self._opener_channel = self._fork_opener(ends.opener, settle)
-        self._ground = prepare(confinement("monitor", user, proc_fd=self._proc_fd))
+        wanted = confinement("monitor", user, proc_fd=self._proc_fd)
+        ground = prepare(wanted)
         settle("monitor")
+        self._ground = descend(wanted, ground, ())
 
     def run(self) -> NoReturn:
         plan, log_kind, log_fds = wait(self._end)
@@ -147,17 +148,19 @@ class _Monitor:
             self._netns_fds[CONTAINER] = plan.netns.fd
             self._openers[CONTAINER] = self._opener
         audit = _audit(plan, log_kind.decode(), *log_fds)
-        said = _heard(self._said_fd)
-        opener_said = service.receive_attestation(self._opener_channel, "opener", _START_S) if plan.netns else None
-        listener_fd, tokens = self._fetch_listener(said)
-        facts = read_facts(self._process_fd, self._worker)
-        supervisor = self._prepare(plan, audit, listener_fd, tokens)
+        # ORDER: all of this while the worker confines itself, which takes longer.
         worker_fd = notify.open_process(self._worker)
-        said_by_us = self._drop({self._go_fd, worker_fd, *(fd for fd in (listener_fd, *log_fds) if fd >= 0)})
-        self._channel.send([0, Testimony(said_by_us, opener_said, facts)])
+        said_by_us = self._drop({self._go_fd, self._said_fd, worker_fd, *log_fds})
+        opener_said = self._heard_from_opener() if plan.netns else None
+        self._channel.send([0, Testimony(said_by_us, opener_said)])
         if plan.netns is not None and plan.level is Level.MEDIATED:
-            # ORDER: while the keeper compares; it is the kind of socket that a plugin, and our world, ask for.
+            # It is the kind of socket that a plugin, and our world, ask for.
             self._opener.stock(_socket.AF_NETLINK, _socket.SOCK_RAW, NETLINK_ROUTE)
+        listener_fd, tokens = _fetch_listener(worker_fd, _heard(self._said_fd))
+        self._channel.send([0, read_facts(self._process_fd, self._worker)])
+        # ORDER: while the keeper compares.
+        supervisor = self._prepare(plan, audit, listener_fd, tokens)
+        self._hold_view()
         self._await_release()
         os.write(self._go_fd, b"G")
         os.close(self._go_fd)
@@ -186,6 +189,11 @@ class _Monitor:
             end.close()
         return RemoteOpener(ours), channel
 
+    def _heard_from_opener(self) -> Attestation:
+        said = service.receive_attestation(self._opener_channel, "opener", _START_S)
+        os.close(self._opener_channel.read_fd)  # it has nothing more to say
+        return said
+
     def _fork_worker(self, told: _socket.socket, settle: Settle) -> tuple[int, int, int]:
         with stage("channel", "worker"):
             said_fd, says_fd = os.pipe2(os.O_CLOEXEC)
@@ -201,21 +209,13 @@ class _Monitor:
         told.close()
         return worker, go_fd, said_fd
 
-    def _fetch_listener(self, said: bytes) -> tuple[int, dict[int, str]]:
-        """Take the listener out of the worker: nothing is sent, so no socket leads from one to the other.
+    def _hold_view(self) -> None:
+        """Keep the worker's mount namespace until we end, which we do when nobody waits any more.
 
-        Order: while we are root, because the worker is not dumpable before it has executed the plugin.
+        KERNEL: who ends as the last one in a mount namespace takes it apart before its parent learns of the end, and
+        waits for all processors while it does. To enter it, or to look into it, takes CAP_SYS_ADMIN.
         """
-        number, host, container = (int(word) for word in said.split())
-        tokens = {host: HOST, **({container: CONTAINER} if container else {})}
-        if number < 0:
-            return -1, tokens
-        with stage("filters", "worker"):
-            worker_fd = notify.open_process(self._worker)
-            try:
-                return notify.copy_descriptor(worker_fd, number), tokens
-            finally:
-                os.close(worker_fd)
+        os.open(f"{self._worker}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC, dir_fd=self._process_fd)
 
     # Ourselves.
 
@@ -239,7 +239,7 @@ class _Monitor:
     def _drop(self, held: set[int]) -> Attestation:
         kept = {0, 1, 2, self._channel.read_fd, self._channel.write_fd, self._process_fd, *self._netns_fds.values()}
         if CONTAINER in self._openers:
-            kept.add(self._opener.fileno())
+            kept |= {self._opener.fileno(), self._opener_channel.read_fd}
         return complete(confinement("monitor", self._user, proc_fd=self._proc_fd), kept | held, self._ground)
 
     def _await_release(self) -> None:
@@ -306,6 +306,23 @@ def _let_go_of_standard() -> None:
     os.close(null_fd)
 
 
+def _fetch_listener(worker_fd: int, said: bytes) -> tuple[int, dict[int, str]]:
+    """Take the listener out of the worker: nothing is sent, so no socket leads from one to the other.
+
+    Args:
+        worker_fd: A pidfd of it.
+        said: What it has said.
+
+    Privilege: that of its uid: it lets itself be looked at from the moment at which it has dropped everything.
+    """
+    number, host, container = (int(word) for word in said.split())
+    tokens = {host: HOST, **({container: CONTAINER} if container else {})}
+    if number < 0:
+        return -1, tokens
+    with stage("filters", "worker"):
+        return notify.copy_descriptor(worker_fd, number), tokens
+
+
 def _heard(said_fd: int) -> bytes:
     """Hear what the worker says once it is confined.
 
@@ -352,8 +369,11 @@ def _be_opener(user: ServiceUser, tree_fd: int, ends: _OpenerEnds, settle: Settl
         try:
             with stage("fork", "opener"):
                 limits.close_all_but(kept | {ends.told.fileno(), tree_fd})
-            ground = prepare(confinement("opener", user, proc_fd=tree_fd))
+            # One that is going to open packet sockets keeps CAP_NET_RAW; `complete` takes it away from all others.
+            wanted = confinement("opener", user, proc_fd=tree_fd)
+            ground = prepare(wanted)
             settle("opener")
+            ground = descend(wanted, ground, (CAP_SYS_ADMIN, _CAP_NET_RAW))
             plan = wait(ends.told).plan
             set_title(f"cnisandbox: opener [{plan.name}]")
             said = complete(confinement("opener", user, plan, tree_fd), kept, ground)

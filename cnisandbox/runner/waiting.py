@@ -3,11 +3,11 @@
     entry ── socket of its own for each ──▶ monitor, opener, worker
              the plan, and copies of the descriptors that it names
 
-Both sides are forks of one process and root at that time; the sockets are closed before anybody drops anything. A plan
-is written by the entry alone, of what it has validated: it holds nothing of standard input and nothing of CNI_ARGS,
-which is a part of the environment and goes to the worker as the bytes that it came as.
+Both sides are forks of one process; the sockets are closed before a netns is entered or a filter loaded. A plan is
+written by the entry alone, of what it has validated: it holds nothing of standard input and nothing of CNI_ARGS, which
+is a part of the environment and goes to the worker as the bytes that it came as.
 
-Privilege: everything, on both sides.
+Privilege: everything in the entry and in the worker; monitor and opener are confined as far as they can be ahead.
 """
 
 import _socket  # the C module: `socket` takes 3 ms to make its enums

@@ -164,6 +164,10 @@ def _confine(
         credentials.bind_lifetime(dies_with_parent=True)
         if protections.has_limits:
             limits.lower_limits(worker_limits())
+        # The monitor, which is the same user and has no other right to it, reads what we are and fetches the listener.
+        # We are by now what the plugin will be, which is dumpable as every program: it has our uid, capabilities, pid
+        # namespace and Landlock domain, and what keeps others of that user off it keeps them off us.
+        prctl.set_dumpable(True)
     with stage("filters", ROLE):
         for target, fd in enumerate(standard):
             os.dup2(fd, target)

@@ -7,14 +7,16 @@ import json
 import os
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.boundary.observe import SERVICE_UID
 from tests.interop.plugin_calls import JsonObject, with_prev_result
 from tests.interop.wrapped import cnisandbox, reference_plugins
 from tests.netns import zygotes
-from tests.netns.zygotes import DIRECTORY, Call, Zygote, timed
+from tests.netns.zygotes import DIRECTORY, Call, Zygote, descendants, status_of, timed, title_of
 from tests.world import World, new_world, wait_until
 
 pytestmark = pytest.mark.timeout(120)
@@ -120,6 +122,42 @@ def test_refusals_are_those_of_a_cold_call(wrapped: str) -> None:
     (warm, _), (cold, _) = (transcript(wrapped, env, refusals) for env in ({}, COLD))
     assert [visible(call) for call in warm] == [visible(call) for call in cold]
     assert [call.answer.returncode for call in warm] == [1] * 7
+
+
+# CAP_NET_ADMIN; to enter a netns CAP_SYS_ADMIN, and CAP_NET_RAW for a profile with packet sockets.
+NET_ADMIN, NET_RAW, SYS_ADMIN = 1 << 12, 1 << 13, 1 << 21
+HELD = {"monitor": NET_ADMIN, "opener": NET_ADMIN | NET_RAW | SYS_ADMIN}
+
+
+@pytest.mark.parametrize("role", HELD)
+def test_monitor_and_opener_wait_without_what_they_do_not_need(zygote: Zygote, role: str) -> None:
+    waiting = waiting_as(zygote, role)
+    status = wait_until(lambda: lowered(waiting))
+    assert int(status["CapEff"], 16) == int(status["CapPrm"], 16) == HELD[role]
+    assert {status[name] for name in ("CapInh", "CapBnd", "CapAmb")} == {"0" * 16}
+    assert status["Uid"].split() == [str(SERVICE_UID)] * 4
+    assert os.readlink(f"/proc/{waiting}/root") == "/"
+    assert len(mount_points(waiting)) == 2
+    attested = zygote.call("ADD", NETCONF).attestations[role]
+    assert attested["pid"] == waiting
+    assert (attested["permitted"], attested["seccomp"]) == (NET_ADMIN, 2)
+    zygote.call("DEL", NETCONF)
+
+
+def waiting_as(zygote: Zygote, role: str) -> int:
+    (slot,) = zygote.slots("runner")
+    (found,) = (pid for pid in descendants(slot) if title_of(pid) == f"cnisandbox: {role} [waiting]")
+    return found
+
+
+def lowered(pid: int) -> dict[str, str]:
+    """What the kernel says of a process that gives up what it had, when it is through with that."""
+    status = status_of(pid)
+    return status if status["NoNewPrivs"] == "1" else {}
+
+
+def mount_points(pid: int) -> list[str]:
+    return [line.split()[4] for line in Path(f"/proc/{pid}/mountinfo").read_text().splitlines()]
 
 
 def test_level_of_the_call_counts(zygote: Zygote) -> None:
