@@ -67,7 +67,12 @@ def open_state_dirs(uid: int, gid: int) -> tuple[StateDir, ...]:
         IoFailure: a directory is missing or could be tampered with by somebody else than root.
     """
     os.makedirs(DEFAULT_DIRECTORY, 0o755, exist_ok=True)
-    return _open_all(state_paths(), uid, gid)
+    userns_fd = userns_for(uid, gid)
+    try:
+        return _open_all(state_paths(), uid, gid, userns_fd)
+    finally:
+        if userns_fd >= 0:
+            os.close(userns_fd)
 
 
 def are_current(state_dirs: tuple[StateDir, ...], uid: int) -> bool:
@@ -108,13 +113,27 @@ def state_paths() -> tuple[str, ...]:
     return (DEFAULT_DIRECTORY, *optional, *_configured())
 
 
-def open_named_state_dirs(paths: tuple[str, ...], uid: int, gid: int) -> tuple[StateDir, ...]:
+def userns_for(uid: int, gid: int) -> int:
+    """Make what state directories are idmapped by, which no call has an influence on.
+
+    Args:
+        uid: The service user's id.
+        gid: The service user's group id.
+
+    Returns:
+        Descriptor of a user namespace in which root is the service user; negative where the kernel refuses that.
+    """
+    return int(lib.native_userns_for_idmap(0, uid, 0, gid))
+
+
+def open_named_state_dirs(paths: tuple[str, ...], uid: int, gid: int, userns_fd: int) -> tuple[StateDir, ...]:
     """Open the state directories that a profile names, made when missing, and those that the administrator listed.
 
     Args:
         paths: Absolute paths; nothing is opened at all when there are none.
         uid: The service user's id.
         gid: The service user's group id.
+        userns_fd: What `userns_for` has made.
 
     Returns:
         The directories; the caller owns the descriptors.
@@ -126,16 +145,11 @@ def open_named_state_dirs(paths: tuple[str, ...], uid: int, gid: int) -> tuple[S
         return ()
     for path in paths:
         os.makedirs(path, 0o755, exist_ok=True)
-    return _open_all((*paths, *_configured()), uid, gid)
+    return _open_all((*paths, *_configured()), uid, gid, userns_fd)
 
 
-def _open_all(paths: tuple[str, ...], uid: int, gid: int) -> tuple[StateDir, ...]:
-    userns_fd = lib.native_userns_for_idmap(0, uid, 0, gid)
-    try:
-        return tuple(_open_one(path, uid, gid, userns_fd) for path in dict.fromkeys(paths))
-    finally:
-        if userns_fd >= 0:
-            os.close(userns_fd)
+def _open_all(paths: tuple[str, ...], uid: int, gid: int, userns_fd: int) -> tuple[StateDir, ...]:
+    return tuple(_open_one(path, uid, gid, userns_fd) for path in dict.fromkeys(paths))
 
 
 def _configured() -> list[str]:

@@ -35,7 +35,7 @@ from cnisandbox.boundary.entry import (
 from cnisandbox.boundary.environment import read_environment
 from cnisandbox.boundary.levels import Level
 from cnisandbox.boundary.sandbox import ServiceUser, fork_into, service_user
-from cnisandbox.boundary.state import open_named_state_dirs
+from cnisandbox.boundary.state import open_named_state_dirs, userns_for
 from cnisandbox.boundary.syscalls import checked, lib
 from cnisandbox.boundary.title import set_title
 from cnisandbox.boundary.wire import Channel, channel_pair
@@ -98,6 +98,7 @@ class Ahead(NamedTuple):
         own_fd: A pidfd of this process, the keeper to be.
         channel: To the monitor.
         ends: Where the three are told what they are for.
+        state_userns_fd: What state directories are idmapped by; negative where they cannot be.
         ground: What the keeper stands on.
     """
 
@@ -109,6 +110,7 @@ class Ahead(NamedTuple):
     own_fd: int
     channel: Channel
     ends: Ends
+    state_userns_fd: int
     ground: Ground
 
 
@@ -139,9 +141,10 @@ def make_ahead(settle: Settle) -> Ahead:
     ends = Ends(*(end for end, _ in pairs))
     with stage("open", "entry"):
         monitor_fd, own_fd = (checked(lib.native_pidfd_open(pid), "pidfd_open") for pid in (monitor_pid, os.getpid()))
+        state_userns_fd = userns_for(*user)
     ground = prepare(_keeper_confinement(user), comes_back=True)
     settle("keeper")
-    return Ahead(user, own_namespaces, filters, monitor_pid, monitor_fd, own_fd, ours, ends, ground)
+    return Ahead(user, own_namespaces, filters, monitor_pid, monitor_fd, own_fd, ours, ends, state_userns_fd, ground)
 
 
 def run(options: Options, slot: Slot | None = None) -> NoReturn:
@@ -183,7 +186,7 @@ def _run(options: Options, slot: Slot | None) -> NoReturn:
         netns = open_container_netns(environment) if environment else None
         attest_fd = open_attest_file(options.attest_path or os.environ.get("CNISANDBOX_ATTEST", ""))
         log = open_log(options.log or os.environ.get("CNISANDBOX_LOG", ""))
-        state_dirs = open_named_state_dirs(profile.state, *ahead.user)
+        state_dirs = open_named_state_dirs(profile.state, *ahead.user, ahead.state_userns_fd)
         pipes = [os.pipe2(os.O_CLOEXEC) for _ in range(3)]
     holder = process_of_path(environment.netns_path) if environment and netns else 0
     plan = Plan(

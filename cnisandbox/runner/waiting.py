@@ -58,8 +58,10 @@ def tell(
     rights = (_socket.SOL_SOCKET, _socket.SCM_RIGHTS, array.array("i", [*shared, *descriptors]))
     # One that has ended says why to whoever waits for it to be confined; or it has not, and that is an error too.
     with suppress(BrokenPipeError):
-        end.sendmsg([_HEAD.pack(len(text), len(more))], [rights], _socket.MSG_NOSIGNAL)
-        end.sendall(text + more, _socket.MSG_NOSIGNAL)
+        # ORDER: all at once; after the head alone it would wake up, and wait again.
+        data = _HEAD.pack(len(text), len(more)) + text + more
+        sent = end.sendmsg([data], [rights], _socket.MSG_NOSIGNAL)
+        end.sendall(data[sent:], _socket.MSG_NOSIGNAL)
     end.close()
 
 
