@@ -62,7 +62,12 @@ def clone_tree(path: str, dirfd: int = _AT_FDCWD) -> int:
         A descriptor of its root, owned by the caller; the mount goes with its last descriptor.
     """
     flags = _OPEN_TREE_CLONE | _OPEN_TREE_CLOEXEC | (_AT_EMPTY_PATH if not path else 0)
-    return checked(lib.native_open_tree(dirfd, path.encode(), flags), path)
+    tree_fd = checked(lib.native_open_tree(dirfd, path.encode(), flags), path)
+    # KERNEL: the clone of a shared mount is its peer, in whatever namespace: what we mount on the one would be mounted
+    # on the other, which is the host's. As its slave it still sees what is unmounted there.
+    flags = _AT_EMPTY_PATH | _AT_RECURSIVE
+    checked(lib.native_mount_setattr(tree_fd, b"", flags, 0, 0, _MS_SLAVE, 0), path)
+    return tree_fd
 
 
 def set_attributes(

@@ -270,3 +270,16 @@ def test_plugin_may_end_before_its_netconf_has_come(zygote: Zygote) -> None:
 def keeper_of(zygote: Zygote) -> int:
     """The slot that has become a keeper; 0 for none."""
     return next((child.pid for child in zygote.children() if "keeper" in child.title), 0)
+
+
+@pytest.mark.parametrize("env", [{}, COLD], ids=["warm", "cold"])
+def test_nothing_is_mounted_on_the_host(world: World, wrapped: str, env: dict[str, str]) -> None:
+    """Where its mounts are shared, as systemd has them: a plugin over its shim there would run unconfined."""
+    world.run(["mount", "--make-rshared", "/"])
+    zygote = Zygote(world, wrapped, "--pool", "1")
+    before = world.run(["findmnt", "--list", "--output", "TARGET,SOURCE"]).stdout
+    for verb in ("ADD", "DEL"):
+        call = zygote.call(verb, NETCONF, env=env)
+        assert "worker" in call.attestations
+        assert world.run(["findmnt", "--list", "--output", "TARGET,SOURCE"]).stdout == before
+        zygote.wait_until_ready()
