@@ -184,21 +184,48 @@ def enter_read_only_root(mounts: tuple[Mount, ...]) -> None:
 
 @_open_to_everybody
 def enter_program_root(mounts: tuple[Mount, ...], links: tuple[tuple[str, str], ...]) -> None:
-    """Replace the root by a read-only tmpfs with what a program needs, files as well as directories.
+    """Replace the root by a tmpfs with what every program needs; `complete_program_root` adds the rest.
 
     Args:
-        mounts: What is in view; one below another comes after it and lies on what is there.
+        mounts: What is in view, files as well as directories; one below another comes after it.
         links: Symbolic links, such as ("/bin", "usr/bin").
 
     Order: after `enter_own_namespaces`; before the capabilities go.
     """
-    trees = [(mount, clone_tree(mount.path) if mount.tree_fd is None else mount.tree_fd) for mount in mounts]
+    trees = trees_of(mounts)
     make_private()
     root_fd = _new_tmpfs(_PROGRAM_INODES)
     _attach(root_fd, "/")
     os.fchdir(root_fd)  # ORDER: as in `enter_empty_root`
     for path, target in links:
         os.symlink(target, path.lstrip("/"))
+    _mount_for_programs(trees, root_fd)
+    checked(lib.native_pivot_root(b".", b"."), "/")
+    checked(lib.native_umount2(b".", _MNT_DETACH), "old root")
+    os.chdir("/")
+    os.close(root_fd)
+
+
+def trees_of(mounts: tuple[Mount, ...]) -> list[tuple[Mount, int]]:
+    """Clone what is to be mounted elsewhere, where it has no descriptor yet."""
+    return [(mount, clone_tree(mount.path) if mount.tree_fd is None else mount.tree_fd) for mount in mounts]
+
+
+@_open_to_everybody
+def complete_program_root(trees: list[tuple[Mount, int]]) -> None:
+    """Add what one program needs to a root of `enter_program_root`, and make it read-only.
+
+    Args:
+        trees: What `trees_of` has made; one below another comes after it and lies on what is there.
+    """
+    root_fd = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    _mount_for_programs(trees, root_fd)
+    set_attributes(root_fd, _NOTHING_SPECIAL | MOUNT_ATTR_NOEXEC | MOUNT_ATTR_RDONLY)
+    os.close(root_fd)
+
+
+def _mount_for_programs(trees: list[tuple[Mount, int]], root_fd: int) -> None:
+    """Mount below a directory that we stand in."""
     for mount, tree_fd in trees:
         inside = mount.path.lstrip("/")
         _make_mount_point(inside, is_directory=stat.S_ISDIR(os.fstat(tree_fd).st_mode))
@@ -208,11 +235,6 @@ def enter_program_root(mounts: tuple[Mount, ...], links: tuple[tuple[str, str], 
         checked(lib.native_move_mount(tree_fd, b"", root_fd, inside.encode(), _MOVE_MOUNT_F_EMPTY_PATH), mount.path)
         if mount.tree_fd is None:
             os.close(tree_fd)
-    set_attributes(root_fd, _NOTHING_SPECIAL | MOUNT_ATTR_NOEXEC | MOUNT_ATTR_RDONLY)
-    checked(lib.native_pivot_root(b".", b"."), "/")
-    checked(lib.native_umount2(b".", _MNT_DETACH), "old root")
-    os.chdir("/")
-    os.close(root_fd)
 
 
 def _make_directories(inside: str) -> None:

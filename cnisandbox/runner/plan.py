@@ -17,7 +17,7 @@ from cnisandbox.boundary.state import StateDir
 from cnisandbox.boundary.view import Mount, clone_tree, new_temporary
 from cnisandbox.errors import InvalidConfig, IoFailure, quoted, reason
 from cnisandbox.hints import Any, NamedTuple
-from cnisandbox.profile.schema import Profile, from_plain, to_plain
+from cnisandbox.profile.schema import Profile, from_plain
 
 # Libraries and interpreters; what may be executed of them is another question, which Landlock answers.
 _SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
@@ -76,7 +76,7 @@ def write_plan(plan: Plan) -> tuple[bytes, list[int]]:
     """
     environment, netns = plan.environment, plan.netns
     fields = plan._asdict() | {
-        "profile": to_plain(plan.profile),
+        "profile": plan.profile._replace(level=plan.profile.level.value),  # type: ignore[arg-type]
         "level": plan.level.value,
         "environment": environment and environment._replace(level=environment.level.value),  # type: ignore[arg-type]
         "netns": netns and netns.inode,
@@ -132,24 +132,36 @@ def links_of_view() -> tuple[tuple[str, str], ...]:
     return tuple((path, os.readlink(path)) for path in _SYSTEM if os.path.islink(path))
 
 
-def mounts_of_view(plan: Plan, proc_fd: int, token_fd: int | None) -> tuple[Mount, ...]:
-    """List what the plugin sees.
+def common_mounts(proc_fd: int) -> tuple[Mount, ...]:
+    """List what every plugin sees, and no call has an influence on.
+
+    Args:
+        proc_fd: A procfs of its pid namespace.
+    """
+    systems = [path for path in _SYSTEM if os.path.isdir(path) and not os.path.islink(path)]
+    mounts = [Mount(path, is_executable=True) for path in systems]
+    mounts += [Mount(path, is_writable=True, is_device=True) for path in _DEVICES if os.path.exists(path)]
+    mounts.append(Mount("/proc", tree_fd=proc_fd))
+    mounts.append(Mount(_TEMPORARY, is_writable=True, tree_fd=new_temporary()))
+    return tuple(mounts)
+
+
+def mounts_of_view(plan: Plan, common: tuple[Mount, ...], token_fd: int | None) -> tuple[Mount, ...]:
+    """List what the plugin sees besides what is in view by now.
 
     Args:
         plan: The run.
-        proc_fd: A procfs of its pid namespace.
+        common: What is in view.
         token_fd: What stands at CNI_NETNS; None when it is found below /proc, or there is none.
     """
     profile = plan.profile
-    programs = [*(path for path in _SYSTEM if not os.path.islink(path)), *plan.plugin_dirs]
-    mounts = [Mount(path, is_executable=True) for path in programs if os.path.isdir(path)]
+    mounts = [Mount(path, is_executable=True) for path in plan.plugin_dirs if os.path.isdir(path)]
     mounts += [Mount(path) for path in (*_DYNAMIC_LINKER, *profile.readable) if os.path.exists(path)]
     mounts += [Mount(path, is_writable=True) for path in (*profile.writable, *_sockets(profile))]
-    mounts += [Mount(path, is_writable=True, is_device=True) for path in _DEVICES if os.path.exists(path)]
     mounts += [Mount(item.path, is_writable=True, tree_fd=item.fd) for item in plan.state_dirs]
-    mounts.append(Mount("/proc", tree_fd=proc_fd))
-    mounts.append(Mount(_TEMPORARY, is_writable=True, tree_fd=new_temporary()))
-    mounts = _outermost_first(mounts)
+    systems = [mount for mount in common if mount.is_executable]
+    others = [mount for mount in common if not mount.is_executable]
+    mounts = _not_in_view(_outermost_first([*systems, *mounts, *others]), common)
     for path, original in plan.overlays:
         mounts.append(Mount(path, tree_fd=clone_tree(original), is_executable=True))
     if token_fd is not None and plan.environment is not None:
@@ -159,6 +171,15 @@ def mounts_of_view(plan: Plan, proc_fd: int, token_fd: int | None) -> tuple[Moun
 
 def _sockets(profile: Profile) -> tuple[str, ...]:
     return tuple(path for path in profile.unix_sockets if os.path.exists(path))
+
+
+def _not_in_view(mounts: list[Mount], common: tuple[Mount, ...]) -> list[Mount]:
+    """Leave out what is in view, and will not be covered."""
+    added: list[Mount] = []
+    for mount in mounts:
+        if mount not in common or any(_is_below(mount.path, other.path) for other in added):
+            added.append(mount)
+    return added
 
 
 def _outermost_first(mounts: list[Mount]) -> list[Mount]:
@@ -185,11 +206,16 @@ def _is_alike(mount: Mount, other: Mount) -> bool:
     return is_plain and not mount.is_writable and not other.is_writable and mount.is_executable <= other.is_executable
 
 
-def rules_of_landlock(plan: Plan) -> tuple[landlock.PathRule, ...]:
-    """List what Landlock lets the plugin do, in its view."""
+def rules_of_landlock(plan: Plan, linkers: list[str]) -> tuple[landlock.PathRule, ...]:
+    """List what Landlock lets the plugin do, in its view.
+
+    Args:
+        plan: The run.
+        linkers: What `dynamic_linkers` has found.
+    """
     profile = plan.profile
     rules = [landlock.PathRule("/", landlock.READ)]
-    rules += [landlock.PathRule(path, landlock.READ_FILE | landlock.EXECUTE) for path in executables(plan)]
+    rules += [landlock.PathRule(path, landlock.READ_FILE | landlock.EXECUTE) for path in executables(plan, linkers)]
     rules += [landlock.PathRule(path, landlock.READ_FILE | landlock.WRITE_FILE) for path in _existing(_DEVICES)]
     rules += [landlock.PathRule(item.path, landlock.KEEP_STATE) for item in plan.state_dirs]
     rules.append(landlock.PathRule(_TEMPORARY, landlock.KEEP_STATE))
@@ -203,7 +229,7 @@ def _existing(paths: tuple[str, ...]) -> list[str]:
     return [path for path in paths if os.path.exists(path)]
 
 
-def executables(plan: Plan) -> list[str]:
+def executables(plan: Plan, linkers: list[str]) -> list[str]:
     """List the files that may be executed: the plugin, what its profile names, and their interpreters.
 
     Each is there once, by one of its names: which file is meant, the kernel says.
@@ -215,9 +241,10 @@ def executables(plan: Plan) -> list[str]:
         if not kind:
             found += [path for place in plan.plugin_dirs for path in _matching(place, name, names)]
         else:
-            found += _matching(os.path.dirname(program), os.path.basename(program), names)
+            # /sbin is /usr/sbin by now, and a profile names both.
+            found += _matching(os.path.realpath(os.path.dirname(program)), os.path.basename(program), names)
     files = _each_once(found)
-    return _each_once([*files, *(interpreter for path in files for interpreter in _interpreters(path)), *_linkers()])
+    return _each_once([*files, *(interpreter for path in files for interpreter in _interpreters(path)), *linkers])
 
 
 def _each_once(paths: list[str]) -> list[str]:
@@ -258,8 +285,8 @@ def _interpreters(path: str) -> list[str]:
     return [word for word in words[:2] if word.startswith("/")]
 
 
-def _linkers() -> list[str]:
-    """Name what the kernel executes along with a program: dynamic linkers."""
+def dynamic_linkers() -> list[str]:
+    """Name what the kernel executes along with a program; no call has an influence on it."""
     found = []
     for directory in ("/lib64", "/lib"):
         for name in os.listdir(directory) if os.path.isdir(directory) else ():

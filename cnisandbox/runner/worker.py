@@ -19,10 +19,24 @@ from cnisandbox.boundary.confinement import stage
 from cnisandbox.boundary.levels import PROTECTIONS, Level
 from cnisandbox.boundary.syscalls import CLONE_NEWNET, checked, lib
 from cnisandbox.boundary.title import set_title
-from cnisandbox.boundary.view import clone_tree, enter_program_root, new_procfs
+from cnisandbox.boundary.view import (
+    Mount,
+    clone_tree,
+    complete_program_root,
+    enter_program_root,
+    new_procfs,
+    trees_of,
+)
 from cnisandbox.errors import CniError, PrivilegeNotDropped
 from cnisandbox.hints import NamedTuple, NoReturn
-from cnisandbox.runner.plan import Plan, links_of_view, mounts_of_view, rules_of_landlock
+from cnisandbox.runner.plan import (
+    Plan,
+    common_mounts,
+    dynamic_linkers,
+    links_of_view,
+    mounts_of_view,
+    rules_of_landlock,
+)
 from cnisandbox.runner.waiting import Settle, wait
 
 ROLE = "worker"
@@ -54,16 +68,23 @@ class Ends(NamedTuple):
     go_fd: int
 
 
-class _Empty(NamedTuple):
-    """Network namespaces in which nothing is.
+class _Ahead(NamedTuple):
+    """What a worker has made before it is told what it is for.
 
     Attributes:
-        host_fd: The host's, which the worker has left.
-        token_fd: What means the container's to the plugin; the worker stands in another one.
+        host_fd: The host's netns, which it has left.
+        token_fd: An empty netns that means the container's to the plugin; the worker stands in another one.
+        view_fd: A mount namespace of its own, with what every plugin sees; the worker stands in the host's, to find
+            there what its own plugin sees besides.
+        mounts: What is mounted there.
+        linkers: The dynamic linkers.
     """
 
     host_fd: int
     token_fd: int
+    view_fd: int
+    mounts: tuple[Mount, ...]
+    linkers: list[str]
 
 
 def worker_limits() -> dict[str, int]:
@@ -92,12 +113,11 @@ def be_worker(ends: Ends, settle: Settle) -> NoReturn:
             prctl.set_pdeathsig(signal.SIGKILL)
             with stage("namespaces", ROLE):
                 limits.close_all_but({0, 1, 2, ends.told.fileno(), ends.said_fd, ends.go_fd})
-                proc_fd = new_procfs(has_only_processes=True)
-                empty = _enter_empty()
+                ahead = _make_ahead()
             settle(ROLE)
             plan, variables, standard = wait(ends.told)
             plugin = plan.plugin
-            listener_fd, tokens = _confine(plan, ends, standard, proc_fd, empty)
+            listener_fd, tokens = _confine(plan, ends, standard, ahead)
         except CniError as error:
             os.write(ends.said_fd, _FAILED + str(error).encode("utf-8", "replace")[:2000])
             os._exit(1)
@@ -117,22 +137,27 @@ def be_worker(ends: Ends, settle: Settle) -> NoReturn:
         os._exit(1)
 
 
-def _enter_empty() -> _Empty:
-    """Make the namespaces of level mediated; another level goes back."""
+def _make_ahead() -> _Ahead:
+    """Make the namespaces: of the network those of level mediated; another level goes back."""
     host_fd = _own_netns()
     namespaces.enter_empty_netns()
     token_fd = _own_netns()
     namespaces.enter_empty_netns()
-    return _Empty(host_fd, token_fd)
+    outside_fd = namespaces.open_own_mounts()
+    mounts, links, linkers = common_mounts(new_procfs(has_only_processes=True)), links_of_view(), dynamic_linkers()
+    namespaces.enter_own_namespaces()
+    enter_program_root(mounts, links)
+    view_fd = namespaces.open_own_mounts()
+    namespaces.enter_mounts(outside_fd)
+    os.close(outside_fd)
+    return _Ahead(host_fd, token_fd, view_fd, mounts, linkers)
 
 
 def _own_netns() -> int:
     return os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
 
 
-def _confine(
-    plan: Plan, ends: Ends, standard: tuple[int, ...], proc_fd: int, empty: _Empty
-) -> tuple[int, tuple[int, int]]:
+def _confine(plan: Plan, ends: Ends, standard: tuple[int, ...], ahead: _Ahead) -> tuple[int, tuple[int, int]]:
     """Go through the stages.
 
     Returns:
@@ -142,18 +167,18 @@ def _confine(
     is_mediated = plan.level is Level.MEDIATED
     with stage("namespaces", ROLE):
         if not is_mediated:
-            namespaces.enter_netns(empty.host_fd)
-        container_fd = _container_token(plan, empty)
+            namespaces.enter_netns(ahead.host_fd)
+        container_fd = _container_token(plan, ahead)
         tokens = (os.stat("/proc/self/ns/net").st_ino, 0 if container_fd is None else os.fstat(container_fd).st_ino)
-        if protections.has_namespaces:
-            namespaces.enter_own_namespaces()
-            token_fd = None if plan.holder or container_fd is None else clone_tree(f"/proc/self/fd/{container_fd}")
-            enter_program_root(mounts_of_view(plan, proc_fd, token_fd), links_of_view())
+        token_fd = None if plan.holder or container_fd is None else clone_tree(f"/proc/self/fd/{container_fd}")
+        trees = trees_of(mounts_of_view(plan, ahead.mounts, token_fd))
+        namespaces.enter_mounts(ahead.view_fd)
+        complete_program_root(trees)
     with stage("filters", ROLE):
         if protections.has_landlock:
-            landlock.enter_domain(rules_of_landlock(plan))
+            landlock.enter_domain(rules_of_landlock(plan, ahead.linkers))
     with stage("namespaces", ROLE):
-        if plan.holder and container_fd is not None and protections.has_namespaces:
+        if plan.holder and container_fd is not None:
             _fork_holder(plan, container_fd)
     with stage("credentials", ROLE):
         if not is_mediated:
@@ -185,11 +210,11 @@ def _make_room_for_gifts(fd: int) -> None:
         os.dup2(fd, DESCRIPTORS - 1, inheritable=False)
 
 
-def _container_token(plan: Plan, empty: _Empty) -> int | None:
+def _container_token(plan: Plan, ahead: _Ahead) -> int | None:
     """Say what means the container's netns to the plugin: at mediated a netns that is nobody's."""
     if plan.netns is None:
         return None
-    return empty.token_fd if plan.level is Level.MEDIATED else plan.netns.fd
+    return ahead.token_fd if plan.level is Level.MEDIATED else plan.netns.fd
 
 
 def _fork_holder(plan: Plan, container_fd: int) -> None:
