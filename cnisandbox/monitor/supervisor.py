@@ -87,6 +87,7 @@ class Supervisor:
         self._judge: Judge | None = None
         self._processes: dict[int, int] = {}
         self._asking: Question | None = None
+        self._next = 0
         names = {
             "setns": self._setns,
             "socket": self._make_socket,
@@ -170,7 +171,10 @@ class Supervisor:
 
         The program can use the number itself before we do; then it loses its own descriptor.
         """
-        for number in range(MEDIATED_FD, LAST_MEDIATED_FD + 1):
+        count = LAST_MEDIATED_FD + 1 - MEDIATED_FD
+        for _ in range(count):
+            # Round and round: the next one is free, most of the time, and each that is not costs a look.
+            number, self._next = MEDIATED_FD + self._next, (self._next + 1) % count
             try:
                 os.close(self._copy(question, number))
             except OSError as error:
