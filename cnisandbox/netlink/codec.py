@@ -20,7 +20,7 @@ Source: include/uapi/linux/netlink.h, lib/nlattr.c, Linux 6.1; netlink(7).
 
 import struct
 from _socket import AF_INET, AF_INET6, inet_ntop, inet_pton  # the C module: `socket` takes 3 ms to make its enums
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 
 from cnisandbox.hints import Any
 
@@ -64,8 +64,8 @@ class Kind:
 
         Args:
             value: What `decode` returns.
-            context: Fields of the header in front of the attribute as ".<field>"; for `NestedBy` also the attributes
-                beside it.
+            context: Below "header", the fields of the header in front of the attribute; for `NestedBy` also the
+                attributes beside it.
             depth: How many attributes are around this one.
 
         Raises:
@@ -142,7 +142,7 @@ class Text(Leaf):
         return data + b"\0"
 
     def unpack(self, data: bytes) -> str:
-        text = data[:-1] if data.endswith(b"\0") else data
+        text = data.removesuffix(b"\0")
         if 0 in text or len(text) > self._limit:
             raise CodecError(f"not a string of at most {self._limit} bytes")
         return text.decode("utf-8", "surrogateescape")
@@ -218,15 +218,17 @@ class Header(Leaf):
     def __init__(self, format_: str, fields: tuple[str, ...]) -> None:
         self._struct = struct.Struct(format_)
         self.fields = fields
+        self._names = frozenset(fields)
         self.size = self._struct.size
         self.aligned_size = aligned(self.size)
 
     def pack(self, value: Any) -> bytes:
-        if type(value) is not dict or value.keys() != set(self.fields):
+        if type(value) is not dict or value.keys() != self._names:
             raise CodecError(f"the fields are not {', '.join(self.fields)}")
         values = [value[field] for field in self.fields]
-        if any(type(item) is not int for item in values):
-            raise CodecError("a field is not an integer")
+        for item in values:
+            if type(item) is not int:
+                raise CodecError("a field is not an integer")
         try:
             return self._struct.pack(*values)
         except struct.error as error:
@@ -244,10 +246,15 @@ class Table:
     Args:
         attributes: Number to (name, kind).
         header: The struct in front of them, if there is one.
+        is_partial: Whether attributes that are not among these are passed over, instead of kept below "unknown": for
+            answers of the kernel, of which little is read. A message that goes on to the kernel never has such a table.
     """
 
-    def __init__(self, attributes: dict[int, tuple[str, Kind]], header: Header | None = None) -> None:
+    def __init__(
+        self, attributes: dict[int, tuple[str, Kind]], header: Header | None = None, *, is_partial: bool = False
+    ) -> None:
         self.header = header
+        self.is_partial = is_partial
         self.by_number = attributes
         self.by_name = {name: (number, kind) for number, (name, kind) in attributes.items()}
 
@@ -280,6 +287,7 @@ class NestedBy(Kind):
 
     def __init__(self, selector: str, tables: Mapping[Any, Table], default: Table | None = None) -> None:
         self.selector = selector
+        self._field = selector[1:] if selector.startswith(".") else ""
         self.tables = tables
         self.default = default
 
@@ -293,7 +301,7 @@ class NestedBy(Kind):
         return data if table is None else decode_body(table, data, {}, depth + 1)
 
     def _chosen(self, context: Context) -> Table | None:
-        value = context.get(self.selector)
+        value = context.get(HEADER, {}).get(self._field) if self._field else context.get(self.selector)
         return self.tables.get(value, self.default) if isinstance(value, str | int | None) else self.default
 
 
@@ -375,10 +383,15 @@ def encode_body(table: Table, value: Any, context: Context, depth: int) -> bytes
     if table.header is None:
         return encode_attributes(table, value, context, depth)
     rest = dict(value)
-    header = rest.pop(HEADER, None)
+    return encode_parts(table, rest.pop(HEADER, None), rest, depth)
+
+
+def encode_parts(table: Table, header: Any, attributes: Attributes, depth: int) -> bytes:
+    """Encode a header, of a table that has one, and the attributes behind it; otherwise as `encode_body`."""
+    if table.header is None:
+        raise CodecError(f"{HEADER}: no such attribute")
     data = located(HEADER, table.header.pack, header)
-    fields = {f".{field}": item for field, item in header.items()}
-    return padded(data) + encode_attributes(table, rest, fields, depth)
+    return padded(data) + encode_attributes(table, attributes, {HEADER: header}, depth)
 
 
 def encode_attributes(table: Table, attributes: Attributes, context: Context, depth: int) -> bytes:
@@ -389,7 +402,6 @@ def encode_attributes(table: Table, attributes: Attributes, context: Context, de
     """
     if depth > MAX_DEPTH:
         raise CodecError(f"nested deeper than {MAX_DEPTH}")
-    around = {**context, **attributes}
     chunks: list[bytes] = []
     for name, value in attributes.items():
         if name == UNKNOWN:
@@ -404,7 +416,7 @@ def encode_attributes(table: Table, attributes: Attributes, context: Context, de
                 raise CodecError(f"{name}: not a list of at least one value")
             chunks += (pack_attribute(type_, located(name, kind.kind.encode, item, context, depth)) for item in value)
         else:
-            beside = around if isinstance(kind, NestedBy) else context
+            beside = {**context, **attributes} if isinstance(kind, NestedBy) else context
             chunks.append(pack_attribute(type_, located(name, kind.encode, value, beside, depth)))
     if UNKNOWN in attributes:
         chunks += _encode_unknown(table, attributes[UNKNOWN])
@@ -444,14 +456,21 @@ def decode_body(table: Table, data: bytes, context: Context, depth: int) -> Attr
     Raises:
         CodecError: It is not that, or it is nested deeper than MAX_DEPTH.
     """
+    if table.header is None:
+        return decode_attributes(table, data, context, depth)
+    header, attributes = decode_parts(table, data, depth)
+    return {HEADER: header, **attributes}
+
+
+def decode_parts(table: Table, data: bytes, depth: int) -> tuple[dict[str, int], Attributes]:
+    """Decode header and attributes as `decode_body` does, and return them apart; a header without fields for none."""
     header = table.header
     if header is None:
-        return decode_attributes(table, data, context, depth)
+        return {}, decode_attributes(table, data, {}, depth)
     if len(data) < header.size:
         raise CodecError(f"{HEADER}: {len(data)} bytes where {header.size} belong")
-    values = header.unpack(data[: header.size])
-    fields = {f".{field}": item for field, item in values.items()}
-    return {HEADER: values, **decode_attributes(table, data[header.aligned_size :], fields, depth)}
+    fields = header.unpack(data[: header.size])
+    return fields, decode_attributes(table, data[header.aligned_size :], {HEADER: fields}, depth)
 
 
 def decode_attributes(table: Table, data: bytes, context: Context, depth: int) -> Attributes:
@@ -466,7 +485,7 @@ def decode_attributes(table: Table, data: bytes, context: Context, depth: int) -
     unknown: list[tuple[int, bytes]] = []
     late: list[tuple[str, Kind, bytes]] = []
     by_number = table.by_number
-    for type_, payload in split_attributes(data):
+    for type_, payload in split_attributes(data, by_number if table.is_partial else None):
         entry = by_number.get(type_ & NLA_TYPE_MASK)
         if entry is None:
             unknown.append((type_, payload))
@@ -506,22 +525,28 @@ def _check_flags(name: str, kind: Kind, type_: int) -> None:
         raise CodecError(f"{name}: NLA_F_NESTED on an attribute that is not nested")
 
 
-def split_attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
+def split_attributes(data: bytes, among: Container[int] | None = None) -> Iterator[tuple[int, bytes]]:
     """Split data into (type with its flag bits, payload); the padding of the last one may be missing.
+
+    Args:
+        data: Attributes, one behind the other.
+        among: Types without flag bits; of the others only the length is looked at. None: all.
 
     Raises:
         CodecError: A length is wrong; raised when the iteration comes to it.
     """
-    offset, left = 0, len(data)
-    while left > 0:
-        if left < 4:
-            raise CodecError(f"{left} bytes where an attribute begins")
-        length, type_ = _ATTRIBUTE.unpack_from(data, offset)
-        if not 4 <= length <= left:
-            raise CodecError(f"an attribute of {length} bytes where {left} are left")
-        yield type_, data[offset + 4 : offset + length]
-        size = length + 3 & ~3
-        offset, left = offset + size, left - size
+    unpack = _ATTRIBUTE.unpack_from
+    offset, end = 0, len(data)
+    while offset < end:
+        if end - offset < 4:
+            raise CodecError(f"{end - offset} bytes where an attribute begins")
+        length, type_ = unpack(data, offset)
+        following = offset + length
+        if length < 4 or following > end:
+            raise CodecError(f"an attribute of {length} bytes where {end - offset} are left")
+        if among is None or type_ & NLA_TYPE_MASK in among:
+            yield type_, data[offset + 4 : following]
+        offset = following + 3 & ~3
 
 
 def located(name: str, step: Callable[..., Any], *args: Any) -> Any:

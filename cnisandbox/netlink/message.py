@@ -8,7 +8,6 @@ from collections.abc import Iterator, Mapping
 
 from cnisandbox.hints import NamedTuple
 from cnisandbox.netlink.codec import (
-    HEADER,
     RAW,
     TEXT,
     U32,
@@ -17,8 +16,8 @@ from cnisandbox.netlink.codec import (
     Header,
     Table,
     aligned,
-    decode_body,
-    encode_body,
+    decode_parts,
+    encode_parts,
 )
 
 NLMSG_NOOP = 1
@@ -95,9 +94,10 @@ def encode_message(message: Message, tables: Mapping[int, Table]) -> bytes:
 
 def encode_as(message: Message, table: Table) -> bytes:
     """Encode a message by this table, whatever its type; otherwise as `encode_message`."""
-    body = encode_body(table, {HEADER: message.header, **message.attributes}, {}, 0)
+    type_, flags, sequence, port, header, attributes = message
+    body = encode_parts(table, header, attributes, 0)
     try:
-        return _NLMSGHDR.pack(_NLMSGHDR.size + len(body), *message[:4]) + body
+        return _NLMSGHDR.pack(_NLMSGHDR.size + len(body), type_, flags, sequence, port) + body
     except struct.error as error:
         raise CodecError(f"header of the message: {error}") from None
 
@@ -142,8 +142,7 @@ def decode_as(envelope: Message, body: bytes, table: Table) -> Message:
     Raises:
         CodecError: A byte of it does not belong where it stands.
     """
-    attributes = decode_body(table, body, {}, 0)
-    return envelope._replace(header=attributes.pop(HEADER, {}), attributes=attributes)
+    return Message(*envelope[:4], *decode_parts(table, body, 0))
 
 
 def _without_echo(flags: int, body: bytes) -> bytes:

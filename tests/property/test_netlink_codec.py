@@ -31,7 +31,7 @@ from cnisandbox.netlink.message import (
     decode_messages,
     encode_message,
 )
-from cnisandbox.netlink.tables import ROUTE_TABLES, address, link, nsid, route, rule
+from cnisandbox.netlink.tables import ROUTE_TABLES, address, generic, link, monitored, nsid, route, rule
 from tests.property.netlink_values import IPV4, IPV6, bodies, fields, values
 
 U32 = st.integers(0, 2**32 - 1)
@@ -51,6 +51,55 @@ def test_what_was_encoded_is_decoded(sent):
     data = b"".join(encode_message(message, ROUTE_TABLES) for message in sent)
     assert len(data) % 4 == 0
     assert decode_messages(data, ROUTE_TABLES) == sent
+
+
+def seen_of(table, body):
+    """What a table for answers of the kernel has of a body."""
+    seen = {name: value for name, value in body.items() if name == HEADER or name in table.by_name}
+    for name in ("linkinfo", "data", "slave_data"):
+        kind = table.by_name.get(name, (0, None))[1]
+        beside = {"data": "kind", "slave_data": "slave_kind"}.get(name)
+        inner = kind.tables.get(seen.get(beside)) if isinstance(kind, codec.NestedBy) else getattr(kind, "table", None)
+        if name in seen and inner is not None:
+            seen[name] = seen_of(inner, seen[name])
+    return seen
+
+
+@given(messages((link.RTM_NEWLINK,)), st.sampled_from([link.SEEN, link.IDENTITY]))
+@settings(suppress_health_check=[HealthCheck.too_slow])
+def test_of_an_answer_nothing_else_is_read_than_of_the_whole(sent, table):
+    info = sent.attributes.get("linkinfo", {})
+    for data, kind in (("data", "kind"), ("slave_data", "slave_kind")):
+        if info.get(kind) not in ("bridge", None):
+            info.pop(data, None)  # bytes, where the whole has a table
+    (seen,) = decode_messages(encode_message(sent, ROUTE_TABLES), {link.RTM_NEWLINK: table})
+    wanted = seen_of(table, {HEADER: sent.header, **sent.attributes})
+    assert {HEADER: seen.header, **seen.attributes} == wanted
+
+
+def test_lengths_of_what_is_passed_over_are_checked():
+    body = bytes(16) + b"\x08\0\x04\0\0\0\0\0"  # IFLA_MTU, which no judge looks at
+    assert codec.decode_parts(link.IDENTITY, body, 0)[1] == {}
+    for length in (0, 3, 9):
+        with pytest.raises(CodecError, match=f"an attribute of {length} bytes where 8 are left"):
+            codec.decode_parts(link.IDENTITY, body[:16] + bytes([length]) + body[17:], 0)
+
+
+def test_what_goes_on_to_the_kernel_is_never_read_in_part():
+    def tables_of(kind):
+        inner = [getattr(kind, "table", None), *getattr(kind, "tables", {}).values(), getattr(kind, "default", None)]
+        return [table for table in inner if table is not None] + (tables_of(kind.kind) if hasattr(kind, "kind") else [])
+
+    pending = [*ROUTE_TABLES.values(), *monitored.ROUTE_TABLES.values(), *monitored.NETFILTER_TABLES.values()]
+    pending += [table for commands in generic.FAMILIES.values() for _, table in commands.values()]
+    reached = []
+    while pending:
+        table = pending.pop()
+        if not any(table is other for other in reached):
+            reached.append(table)
+            pending += [inner for _, kind in table.by_name.values() for inner in tables_of(kind)]
+    assert len(reached) > 50
+    assert not [table for table in reached if table.is_partial]
 
 
 @given(st.sampled_from([NLMSG_ERROR, NLMSG_DONE]), st.data())

@@ -15,6 +15,7 @@ from cnisandbox.netlink.codec import (
     U16,
     U32,
     Header,
+    Kind,
     Many,
     Nested,
     NestedBy,
@@ -185,33 +186,31 @@ _VETH.by_number[1] = ("peer", Nested(LINK))
 _VETH.by_name["peer"] = (1, Nested(LINK))
 
 
-def _part(table: Table, *names: str) -> Table:
-    return Table({number: entry for number, entry in table.by_number.items() if entry[0] in names}, table.header)
+def _part(table: Table, *names: str, **others: tuple[int, Kind]) -> Table:
+    """Make a table for answers of the kernel: some of the attributes of another one, and others in place of its own."""
+    kept = {number: entry for number, entry in table.by_number.items() if entry[0] in names}
+    kept |= {number: (name, kind) for name, (number, kind) in others.items()}
+    return Table(kept, table.header, is_partial=True)
 
 
-_LINKINFO_SEEN = Table(
-    {
-        **_part(_LINKINFO, "kind", "slave_kind").by_number,
-        2: ("data", NestedBy("kind", {"bridge": _part(_BRIDGE, "vlan_filtering")})),
-        5: ("slave_data", NestedBy("slave_kind", {"bridge": _part(BRIDGE_PORT, "hairpin", "isolated")})),
-    }
+_LINKINFO_SEEN = _part(
+    _LINKINFO,
+    "kind",
+    "slave_kind",
+    data=(2, NestedBy("kind", {"bridge": _part(_BRIDGE, "vlan_filtering")})),
+    slave_data=(5, NestedBy("slave_kind", {"bridge": _part(BRIDGE_PORT, "hairpin", "isolated")})),
 )
 
-# What is read of the kernel's answers; the rest, three quarters of 1 KiB, stays bytes below "unknown".
-SEEN = Table(
-    {
-        **_part(LINK, "address", "ifname", "mtu", "link", "master", "txqlen", "operstate").by_number,
-        **_part(LINK, "ifalias", "promiscuity", "link_netnsid").by_number,
-        18: ("linkinfo", Nested(_LINKINFO_SEEN)),
-    },
-    LINK.header,
+# What our plugins read; the rest is three quarters of 1 KiB.
+SEEN = _part(
+    LINK,
+    *("address", "ifname", "mtu", "link", "master", "txqlen", "operstate", "ifalias", "promiscuity", "link_netnsid"),
+    linkinfo=(18, Nested(_LINKINFO_SEEN)),
 )
 
 # What a judge looks at: which link it is, and of which kind; nothing of what is set on it, or on it as a bridge's port.
-IDENTITY = Table(
-    {
-        **_part(LINK, "ifname", "link", "ifalias", "link_netnsid").by_number,
-        18: ("linkinfo", Nested(_part(_LINKINFO, "kind"))),
-    },
-    LINK.header,
+IDENTITY = _part(
+    LINK,
+    *("ifname", "link", "ifalias", "link_netnsid"),
+    linkinfo=(18, Nested(_part(_LINKINFO, "kind"))),
 )
