@@ -9,7 +9,7 @@ import struct
 from collections.abc import Callable
 
 from cnisandbox.errors import KernelRefused
-from cnisandbox.netlink.codec import Attributes, CodecError
+from cnisandbox.netlink.codec import Attributes, CodecError, Text, pack_attribute
 from cnisandbox.netlink.datagram import NETLINK_NETFILTER, NETLINK_ROUTE, encode_datagram
 from cnisandbox.netlink.message import NLM_F_DUMP, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR, Message, decode_messages
 from cnisandbox.netlink.tables.link import RTEXT_FILTER_SKIP_STATS, RTM_GETLINK
@@ -20,10 +20,30 @@ from cnisandbox.policy.judge import LinkFacts
 # LIMIT: a dump's datagram is at most 32 KiB; for 128 KiB the C library would map memory anew at each call.
 _RECEIVE_BYTES = 1 << 16
 _TIMEOUT_S = 5  # LIMIT: the kernel answers within send(); more means that the answer was lost
-_LINK_HEADER = {"family": 0, "type": 0, "flags": 0, "change": 0}
+_LINK_REQUEST = struct.Struct("=IHHIIBxHiIIHHI")  # nlmsghdr, ifinfomsg, IFLA_EXT_MASK
+_EXT_MASK_SIZE = 8
+_IFLA_IFNAME, _IFLA_EXT_MASK, _IFLA_ALT_IFNAME = 3, 29, 53
+_IFNAMSIZ = 16
+_ALT_IFNAME = Text(127)
 _ROUTE_HEADER = dict.fromkeys(("family", "dst_len", "src_len", "tos", "table", "protocol", "scope", "type", "flags"), 0)
 _MAIN_TABLE = 254
 _NFT_MSG_GETCHAIN, _NFT_MSG_GETRULE = 0x0A04, 0x0A07
+
+
+def link_request(sequence: int, ifindex: int, ifname: str) -> bytes:
+    """Write the request for a link as the codec would: most of what is asked are links, several for one judgement.
+
+    Raises:
+        CodecError: No link can have the name.
+    """
+    name = b""
+    if not ifindex:
+        # KERNEL: either attribute finds a link by either kind of name; a long one has room in the second only.
+        data = _ALT_IFNAME.pack(ifname)
+        name = pack_attribute(_IFLA_IFNAME if len(data) <= _IFNAMSIZ else _IFLA_ALT_IFNAME, data)
+    head = (_LINK_REQUEST.size + len(name), RTM_GETLINK, NLM_F_REQUEST, sequence, 0)
+    mask = (_EXT_MASK_SIZE, _IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS)
+    return _LINK_REQUEST.pack(*head, 0, 0, ifindex, 0, 0, *mask) + name
 
 
 class Asker:
@@ -50,8 +70,17 @@ class Asker:
         self._sequence += 1
         request = message._replace(sequence=self._sequence)
         self._socket.sendto(encode_datagram(self._protocol, [request]), (0, 0))
+        return self._collect(is_dump=message.flags & NLM_F_DUMP == NLM_F_DUMP)
+
+    def look(self, ifindex: int, ifname: str) -> Message | None:
+        """Look at a link, by index if that is not 0, else by name, which may be an alternative one."""
+        self._sequence += 1
+        self._socket.sendto(link_request(self._sequence, ifindex, ifname), (0, 0))
+        found = self._collect(is_dump=False)
+        return found[0] if found else None
+
+    def _collect(self, *, is_dump: bool) -> list[Message]:
         found: list[Message] = []
-        is_dump = message.flags & NLM_F_DUMP == NLM_F_DUMP
         while True:
             for answer in self._receive():
                 if answer.sequence != self._sequence:
@@ -106,12 +135,8 @@ class KernelWorld:
         """Look at a link, by index if that is not 0, else by name."""
         if netns not in self._descriptors:
             return None
-        attributes: Attributes = {"ext_mask": RTEXT_FILTER_SKIP_STATS}
-        if not ifindex:
-            attributes["ifname"] = ifname
-        header = {**_LINK_HEADER, "ifindex": ifindex}
-        found = self._asker(netns, NETLINK_ROUTE).ask(Message(RTM_GETLINK, NLM_F_REQUEST, 0, 0, header, attributes))
-        return _facts(found[0]) if found else None
+        found = self._asker(netns, NETLINK_ROUTE).look(ifindex, ifname)
+        return None if found is None else _facts(found)
 
     def peer(self) -> LinkFacts | None:
         """Find the host's end of the attachment's veth: what its IFLA_LINK names in another netns, whose peer it is."""
