@@ -17,7 +17,7 @@ import errno
 from collections.abc import Iterator, Sequence
 
 from cnisandbox.hints import Any, NamedTuple
-from cnisandbox.netlink.codec import HEADER, Attributes, CodecError
+from cnisandbox.netlink.codec import HEADER, UNKNOWN, Attributes, CodecError
 from cnisandbox.netlink.datagram import (
     NETLINK_NETFILTER,
     NETLINK_ROUTE,
@@ -28,7 +28,7 @@ from cnisandbox.netlink.datagram import (
 )
 from cnisandbox.netlink.message import NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REQUEST, Message
 from cnisandbox.policy import nftables
-from cnisandbox.policy.links import LinkFacts, Links, Session, World
+from cnisandbox.policy.links import LinkFacts, Links, Session, Snapshot, World
 from cnisandbox.policy.patterns import is_path_in, matches, paths_of
 from cnisandbox.policy.permit import Permit, SysctlPermit
 from cnisandbox.policy.refusal import look_for, stand_in
@@ -55,15 +55,20 @@ class Record(NamedTuple):
 
     Attributes:
         netns: "host" or "container".
-        message: In rtnetlink's words.
+        subject: What was judged: name of its type and the netlink message, or anything else in words.
         permit: Name of the permit that matched; empty if it was refused.
         reason: Why it was refused.
     """
 
     netns: str
-    message: dict[str, Any]
+    subject: tuple[str, Message] | dict[str, Any]
     permit: str
     reason: str
+
+    @property
+    def message(self) -> dict[str, Any]:
+        """What was judged, in rtnetlink's words; found when the log asks for them, which is off by default."""
+        return described(*self.subject) if isinstance(self.subject, tuple) else self.subject
 
 
 class Verdict(NamedTuple):
@@ -105,12 +110,11 @@ class Judge:
         self._permits = permits
         self._sysctls = sysctls
         self._world = world
-        self._links = Links(session, world)
+        self._snapshot = Snapshot(world)
+        self._links = Links(session, self._snapshot)
         self._births: list[_Birth] = []
         # The link that a message names, which the sender may know of and which is not there: number and name.
         self._gone: tuple[int, str] | None = None
-        # Which netns the sender's descriptors meant when they were first looked at in this datagram.
-        self._named: dict[int, str | None] = {}
 
     def judge(self, netns: str, protocol: int, datagram: bytes) -> Verdict:
         """Judge a datagram.
@@ -122,26 +126,27 @@ class Judge:
         """
         self._births = []
         self._gone = None
-        self._named = {}
+        self._snapshot.renew()
         try:
             messages = decode_datagram(protocol, datagram)
         except CodecError as error:
             what = {"type": "undecodable", "bytes": len(datagram), "begins": datagram[:32].hex()}
             return Verdict(False, b"", errno.EPERM, (Record(netns, what, "", f"malformed: {error}"),))
-        records = tuple(self._record(netns, protocol, message) for message in messages)
+        records = tuple([self._record(netns, protocol, message) for message in messages])
         if not all(record.permit for record in records):
             if self._gone is not None and len(messages) == 1:
                 instead = look_for(*self._gone, messages[0])
             else:
                 instead = stand_in(protocol, messages)
             return Verdict(False, instead, 0 if instead else errno.EPERM, records)
-        translated = [message._replace(attributes=self._translated(message.attributes)) for message in messages]
+        translated = [self._translated(message) for message in messages]
         return Verdict(True, encode_datagram(protocol, translated), 0, records)
 
     def after_send(self, verdict: Verdict) -> None:
         """Learn which links a datagram that was sent has made.
 
-        A link counts as made in this session if none of its name was there when the message was judged, and one is now.
+        A link counts as made in this session if none of its name was there when the message was judged, and one is now:
+        the kernel is asked anew.
         """
         if not verdict.is_permitted:
             return
@@ -160,6 +165,7 @@ class Judge:
             is_write: Whether it is opened for writing.
         """
         what = {"type": "sysctl", "key": key[:256], "access": "write" if is_write else "read"}
+        self._snapshot.renew()
         components = key.split("/")
         if components[0] != _SYSCTL_ROOT or any(part in ("", ".", "..") for part in components):
             return Record(netns, what, "", "not a setting of the network")
@@ -181,7 +187,7 @@ class Judge:
     def _record(self, netns: str, protocol: int, message: Message) -> Record:
         name = message_name(protocol, message)
         permit, reason = self._decide(netns, protocol, name, message)
-        return Record(netns, described(name, message), permit, reason)
+        return Record(netns, (name, message), permit, reason)
 
     def _decide(self, netns: str, protocol: int, name: str, message: Message) -> tuple[str, str]:
         """Find the permit that covers a message.
@@ -189,23 +195,23 @@ class Judge:
         Returns:
             Its name and "", or "" and why there is none.
         """
-        forbidden = _forbidden(protocol, name, message)
+        paths = list(paths_of(message.attributes))
+        forbidden = _forbidden(protocol, name, message, paths)
         if forbidden:
             return "", forbidden
-        reasons = [f"no permit for {name} in the {netns}'s netns"]
-        paths = list(paths_of(message.attributes))
+        first_surplus = last_complaint = ""
         for permit in self._permits:
-            if netns in permit.netns and name in permit.messages:
-                surplus = [path for path in paths if not is_path_in(path, permit.attributes)]
-                if surplus:
-                    reasons.insert(1, f"{permit.name} does not cover attribute {surplus[0]}")
-                    continue
-                found = self._complaint(netns, protocol, name, message, permit)
-                if not found:
-                    return permit.name, ""
-                reasons.append(f"{permit.name} does not cover {found}")
-        # The last is of the permit that came closest: one that covers all attributes, where there is such a one.
-        return "", reasons[-1]
+            if name in permit.messages and netns in permit.netns:
+                surplus = next((path for path in paths if not is_path_in(path, permit.attributes)), "")
+                if not surplus:
+                    complaint = self._complaint(netns, protocol, name, message, permit)
+                    if not complaint:
+                        return permit.name, ""
+                    last_complaint = f"{permit.name} does not cover {complaint}"
+                elif not first_surplus:
+                    first_surplus = f"{permit.name} does not cover attribute {surplus}"
+        # That of the permit that came closest: one that covers all attributes, where there is such a one.
+        return "", last_complaint or first_surplus or f"no permit for {name} in the {netns}'s netns"
 
     def _complaint(self, netns: str, protocol: int, name: str, message: Message, permit: Permit) -> str:
         if protocol == NETLINK_NETFILTER:
@@ -227,7 +233,9 @@ class Judge:
             is_dump = name == "RTM_GETLINK" and message.flags & NLM_F_DUMP == NLM_F_DUMP
             is_covered = is_dump and (not permit.links or "any" in permit.links)
             return "" if is_covered else "a message that names no link"
-        facts = self._world.link(netns, ifindex, ifname)
+        if name == "RTM_GETLINK" and "any" in permit.links:
+            return ""  # there is no need to look: that a link is not there may be seen, too, and the kernel says so
+        facts = self._snapshot.link(netns, ifindex, ifname)
         # With NLM_F_EXCL the kernel makes a link or nothing, so it is judged as one that is made whether there is one.
         is_birth = name in _CREATING and message.flags & NLM_F_CREATE and not ifindex
         if is_birth and (facts is None or message.flags & NLM_F_EXCL):
@@ -267,12 +275,6 @@ class Judge:
             self._gone = ifindex, ifname
         return f"link {ifname or ifindex}, which is not there"
 
-    def _netns_named(self, descriptor: int) -> str | None:
-        """Say which netns a descriptor of the sender's means: what it meant when it was judged, whatever it is now."""
-        if descriptor not in self._named:
-            self._named[descriptor] = self._world.netns_of(descriptor)
-        return self._named[descriptor]
-
     def _complaint_about_new_name(self, netns: str, facts: LinkFacts, ifname: str, permit: Permit) -> str:
         """A message by index that also has a name renames; the new name has to be covered as well."""
         if not ifname or ifname == facts.ifname:
@@ -287,7 +289,7 @@ class Judge:
             return f"kind {info.get('kind')}"
         place = netns
         if "net_ns_fd" in attributes:
-            named = self._netns_named(attributes["net_ns_fd"])
+            named = self._snapshot.netns_of(attributes["net_ns_fd"])
             if named is None:
                 return "a netns that may not be named"
             place = named
@@ -305,7 +307,7 @@ class Judge:
             births.append(birth)
         found = self._complaint_about_targets(netns, attributes, permit, is_birth=True)
         if not found:
-            self._births += [birth for birth in births if self._world.link(birth.netns, 0, birth.ifname) is None]
+            self._births += [birth for birth in births if self._snapshot.link(birth.netns, 0, birth.ifname) is None]
         return found
 
     def _birth_of_peer(self, netns: str, peer: Attributes) -> _Birth | str:
@@ -314,7 +316,7 @@ class Judge:
         ifname = peer.get("ifname", "")
         if not ifname:
             return "a peer without a name"
-        place = self._netns_named(peer["net_ns_fd"]) if "net_ns_fd" in peer else netns
+        place = self._snapshot.netns_of(peer["net_ns_fd"]) if "net_ns_fd" in peer else netns
         return "a netns that may not be named" if place is None else _Birth(place, ifname)
 
     def _complaint_about_targets(
@@ -325,7 +327,7 @@ class Judge:
             ifindex = attributes.get(name, 0)
             if ifindex and not self._is_related(netns, ifindex, permit):
                 return f"{name} {ifindex}"
-        if "net_ns_fd" in attributes and not is_birth and self._netns_named(attributes["net_ns_fd"]) is None:
+        if "net_ns_fd" in attributes and not is_birth and self._snapshot.netns_of(attributes["net_ns_fd"]) is None:
             return "a netns that may not be named"
         return ""
 
@@ -349,14 +351,16 @@ class Judge:
         if indexes and not permit.links and not is_get:
             return f"link {indexes[0]}"
         for index in indexes:
-            if permit.links and not self._is_target(netns, index, permit, is_of_kind=kind is None):
+            if permit.links and not self._is_target(netns, index, permit, is_get=is_get, is_of_kind=kind is None):
                 return f"link {index}"
         for index in _indexes_below(message.attributes.get("options")):
             if index and not self._is_related(netns, index, permit):
                 return f"link {index}"
         return ""
 
-    def _is_target(self, netns: str, ifindex: int, permit: Permit, *, is_of_kind: bool) -> bool:
+    def _is_target(self, netns: str, ifindex: int, permit: Permit, *, is_get: bool, is_of_kind: bool) -> bool:
+        if is_get and "any" in permit.links and not permit.kinds:
+            return 0 < ifindex <= _MAX_IFINDEX  # as with RTM_GETLINK
         facts = self._link_of_number(netns, ifindex)
         if facts is not None and is_of_kind and permit.kinds and facts.kind not in permit.kinds:
             return False
@@ -364,26 +368,27 @@ class Judge:
 
     def _link_of_number(self, netns: str, ifindex: int) -> LinkFacts | None:
         """Look at a link whose number stands in an attribute, which may hold numbers that are none (TC_BLOCK)."""
-        return self._world.link(netns, ifindex, "") if 0 < ifindex <= _MAX_IFINDEX else None
+        return self._snapshot.link(netns, ifindex, "") if 0 < ifindex <= _MAX_IFINDEX else None
 
-    def _translated(self, attributes: Attributes) -> Attributes:
+    def _translated(self, message: Message) -> Message:
         """Put descriptors of ours in place of the sender's."""
-        translated = dict(attributes)
+        attributes = message.attributes
+        translated: Attributes = {}
         if "net_ns_fd" in attributes:
             translated["net_ns_fd"] = self._own_descriptor(attributes["net_ns_fd"])
-        peer = attributes.get("linkinfo", {}).get("data", {}) if "linkinfo" in attributes else {}
-        if isinstance(peer, dict) and "net_ns_fd" in peer.get("peer", {}):
-            inner = {**peer["peer"], "net_ns_fd": self._own_descriptor(peer["peer"]["net_ns_fd"])}
-            info = attributes["linkinfo"]
-            translated["linkinfo"] = {**info, "data": {**info["data"], "peer": inner}}
-        return translated
+        info = attributes.get("linkinfo", {})
+        data = info.get("data", {})
+        if isinstance(data, dict) and "net_ns_fd" in data.get("peer", {}):
+            peer = {**data["peer"], "net_ns_fd": self._own_descriptor(data["peer"]["net_ns_fd"])}
+            translated["linkinfo"] = {**info, "data": {**data, "peer": peer}}
+        return message._replace(attributes={**attributes, **translated}) if translated else message
 
     def _own_descriptor(self, descriptor: int) -> int:
-        netns = self._netns_named(descriptor)
+        netns = self._snapshot.netns_of(descriptor)  # what it meant when it was judged, whatever it is now
         return -1 & 0xFFFFFFFF if netns is None else self._world.descriptor_of(netns)
 
 
-def _forbidden(protocol: int, name: str, message: Message) -> str:
+def _forbidden(protocol: int, name: str, message: Message, paths: list[str]) -> str:
     """Say what of a message no permit can pass; empty for nothing."""
     if name in _NEVER_MESSAGES:
         return f"{name} is never permitted"
@@ -392,12 +397,12 @@ def _forbidden(protocol: int, name: str, message: Message) -> str:
     needed = _NAMING_A_CONNECTION.get(name, ())
     if needed and not any(message.attributes.get(attribute) for attribute in needed):
         return "it names no connection, which means all"
-    unknown = unknown_paths(message)
-    if unknown:
-        return f"attribute {unknown[0]} is not known"
-    never = [path for path in paths_of(message.attributes) if path.rpartition(".")[2] in _NEVER_ATTRIBUTES]
-    if protocol == NETLINK_ROUTE and never:
-        return f"attribute {never[0]} is never permitted"
+    names = [path.rpartition(".")[2] for path in paths]
+    if UNKNOWN in names:
+        return f"attribute {unknown_paths(message)[0]} is not known"
+    if protocol == NETLINK_ROUTE and not _NEVER_ATTRIBUTES.isdisjoint(names):
+        never = next(path for path, last in zip(paths, names, strict=True) if last in _NEVER_ATTRIBUTES)
+        return f"attribute {never} is never permitted"
     return ""
 
 

@@ -67,15 +67,66 @@ class Session(NamedTuple):
     variables: Mapping[str, tuple[str, ...]]
 
 
+class Snapshot:
+    """The kernel's state as it was when it was first looked at, for as long as one datagram is judged.
+
+    A datagram is judged by one state then, however often it names a link. What is known gets no older by that than it
+    may be anyway: the kernel begins with the first message when the last one has been judged, so who wants a long time
+    between look and deed has always been free to put many messages behind his first. The next datagram is judged by
+    new looks.
+
+    Args:
+        world: What is asked.
+    """
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self.renew()
+
+    def renew(self) -> None:
+        """Forget everything."""
+        self._links: dict[tuple[str, int | str], LinkFacts | None] = {}
+        self._peer: list[LinkFacts | None] = []
+        self._default_routes: dict[str, tuple[int, ...]] = {}
+        self._netns: dict[int, str | None] = {}
+
+    def link(self, netns: str, ifindex: int, ifname: str) -> LinkFacts | None:
+        """Look at a link, by index if that is not 0, else by name."""
+        key = (netns, ifindex or ifname)
+        if key not in self._links:
+            facts = self._links[key] = self._world.link(netns, ifindex, ifname)
+            if facts is not None:
+                self._links[netns, facts.ifindex] = self._links[netns, facts.ifname] = facts
+        return self._links[key]
+
+    def peer(self) -> LinkFacts | None:
+        """Find the host's end of the attachment's veth."""
+        if not self._peer:
+            self._peer.append(self._world.peer())
+        return self._peer[0]
+
+    def default_route_links(self, netns: str) -> tuple[int, ...]:
+        """List the links of the default routes."""
+        if netns not in self._default_routes:
+            self._default_routes[netns] = self._world.default_route_links(netns)
+        return self._default_routes[netns]
+
+    def netns_of(self, descriptor: int) -> str | None:
+        """Say which netns a descriptor of the sender means."""
+        if descriptor not in self._netns:
+            self._netns[descriptor] = self._world.netns_of(descriptor)
+        return self._netns[descriptor]
+
+
 class Links:
     """Tells links by the words of permits.
 
     Args:
         session: Whose messages.
-        world: The kernel's state.
+        world: The kernel's state, when the message was judged.
     """
 
-    def __init__(self, session: Session, world: World) -> None:
+    def __init__(self, session: Session, world: Snapshot) -> None:
         self._session = session
         self._world = world
         self._created: set[tuple[str, int]] = set()
@@ -96,11 +147,11 @@ class Links:
 
     def is_covered(self, netns: str, facts: LinkFacts, words: Sequence[str]) -> bool:
         """Say whether a link that is there is one of those that the words mean."""
+        if "any" in words or ("created" in words and (netns, facts.ifindex) in self._created):
+            return True
         if self.is_name_covered(netns, facts.ifname, words):
             return True
         if any(word.startswith("alias:") and matches(facts.alias, word[6:]) for word in words):
-            return True
-        if "any" in words or ("created" in words and (netns, facts.ifindex) in self._created):
             return True
         if "default-route" in words and facts.ifindex in self._world.default_route_links(netns):
             return True

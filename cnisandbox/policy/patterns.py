@@ -59,11 +59,11 @@ def _paths_of_value(value: Any, path: str) -> Iterator[str]:
 
 def is_path_in(path: str, permitted: tuple[str, ...]) -> bool:
     """Say whether a list of permitted attributes covers a path."""
-    return any(_covers(pattern, path) for pattern in permitted)
+    return path in permitted or any(_covers(pattern, path) for pattern in permitted)
 
 
 def _covers(pattern: str, path: str) -> bool:
-    if pattern == path or (path.endswith(".") and pattern.startswith(path)):
+    if path.endswith(".") and pattern.startswith(path):
         return True
     above, _, last = pattern.rpartition(".")
     if last == "**":

@@ -26,7 +26,7 @@ from cnisandbox.policy.permit import Permit, SysctlPermit
 
 REQUEST, ACK, DUMP, CREATE, EXCL = 0x1, 0x4, 0x300, 0x400, 0x200
 NEWLINK, DELLINK, GETLINK, SETLINK = 16, 17, 18, 19
-NEWADDR, NEWROUTE, NEWQDISC, NEWFILTER, NEWNSID = 20, 24, 36, 44, 88
+NEWADDR, GETADDR, NEWROUTE, NEWQDISC, NEWFILTER, NEWNSID = 20, 22, 24, 36, 44, 88
 HOST_FD, CONTAINER_FD = 91, 92
 
 
@@ -210,6 +210,102 @@ def test_a_link_made_in_this_session_is_known_by_its_number() -> None:
     engine.after_send(verdict)
     assert sent(engine, link(DELLINK, 9)).is_permitted
     assert not sent(engine, link(DELLINK, 5)).is_permitted
+
+
+def test_both_ends_of_a_pair_that_was_made_are_of_this_session_and_nothing_else_is() -> None:
+    """Also where the same datagram has asked for them before: what was not there then is looked at again."""
+    kernel = without_eth0()
+    look = permit(messages=("RTM_GETLINK",), links=("any",), attributes=("ifname",))
+    delete = permit(messages=("RTM_DELLINK",), links=("created",))
+    engine = judge(VETH, look, delete, kernel=kernel)
+    verdict = sent(engine, link(GETLINK, ifname="eth0"), veth(), link(GETLINK, ifname="eth0"), netns="container")
+    assert verdict.is_permitted
+    kernel.links["container", 7] = LinkFacts(7, "eth0", "veth", 8, 0)
+    kernel.links["host", 8] = LinkFacts(8, "vethbbbbbbbb", "veth", 7, 0)
+    engine.after_send(verdict)
+    covered = {
+        (place, index) for place, index in kernel.links if sent(engine, link(DELLINK, index), netns=place).is_permitted
+    }
+    assert covered == {("container", 7), ("host", 8)}
+
+
+class Counting(Kernel):
+    """A kernel that notes which links it is asked for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.looks: list[tuple[str, int | str]] = []
+
+    def link(self, netns: str, ifindex: int, ifname: str) -> LinkFacts | None:
+        self.looks.append((netns, ifindex or ifname))
+        return super().link(netns, ifindex, ifname)
+
+
+SETTING = permit(messages=("RTM_SETLINK",), links=("name:cni?",), attributes=("ifname", "address", "mtu"))
+
+
+def test_a_datagram_is_judged_by_one_look_at_each_link_and_the_next_by_another() -> None:
+    kernel = Counting()
+    engine = judge(SETTING, kernel=kernel)
+    messages = [link(SETLINK, 3, mtu=1400), link(SETLINK, 3, mtu=1500), link(SETLINK, ifname="cni0", mtu=1400)]
+    for times in (1, 2):
+        assert sent(engine, *messages).is_permitted
+        assert kernel.looks == [("host", 3)] * times
+    assert not sent(engine, link(SETLINK, ifname="cni1"), link(SETLINK, ifname="cni1")).is_permitted
+    assert kernel.looks[2:] == [("host", "cni1")]
+
+
+@pytest.mark.parametrize("now", [LinkFacts(3, "victim", "bridge", 0, None), None], ids=["renamed", "deleted"])
+def test_what_has_become_of_a_link_since_the_last_datagram_is_seen(now: LinkFacts | None) -> None:
+    kernel = Kernel()
+    engine = judge(SETTING, kernel=kernel)
+    assert sent(engine, link(SETLINK, 3, mtu=1400)).is_permitted
+    if now is None:
+        del kernel.links["host", 3]
+    else:
+        kernel.links["host", 3] = now
+    assert not sent(engine, link(SETLINK, 3, mtu=1400)).is_permitted
+
+
+def test_what_has_become_of_the_peer_and_of_the_default_route_is_seen() -> None:
+    class Moving(Kernel):
+        at = 4
+
+        def peer(self) -> LinkFacts | None:
+            return self.links["host", self.at]
+
+        def default_route_links(self, netns: str) -> tuple[int, ...]:
+            return (self.at,)
+
+    setting = SysctlPermit("s", ("host",), "net/ipv6/conf/{peer}/accept_ra", "write")
+    for word in ("peer", "default-route"):
+        kernel = Moving()
+        engine = judge(permit(messages=("RTM_SETLINK",), links=(word,)), kernel=kernel, sysctls=[setting])
+        assert sent(engine, link(SETLINK, 4)).is_permitted
+        kernel.at = 5
+        assert not sent(engine, link(SETLINK, 4)).is_permitted
+        assert sent(engine, link(SETLINK, 5)).is_permitted
+        kernel.at = 2
+        assert engine.judge_sysctl("host", "net/ipv6/conf/eth9/accept_ra", is_write=True).permit == "s"
+        kernel.at = 4
+        assert not engine.judge_sysctl("host", "net/ipv6/conf/eth9/accept_ra", is_write=True).permit
+
+
+def test_nothing_is_asked_about_a_link_that_may_be_looked_at_whichever_it_is() -> None:
+    """It may be seen, too, that it is not there, which the kernel says itself."""
+    kernel = Counting()
+    messages = ("RTM_GETLINK", "RTM_GETADDR", "RTM_SETLINK")
+    engine = judge(permit(messages=messages, links=("any",), attributes=("ifname",)), kernel=kernel)
+    of_addresses = {"family": 0, "prefixlen": 0, "flags": 0, "scope": 0}
+    for ifindex in (5, 77):
+        assert sent(engine, link(GETLINK, ifindex)).is_permitted
+        assert sent(engine, message(GETADDR, {**of_addresses, "ifindex": ifindex}, {}, REQUEST | DUMP)).is_permitted
+    assert sent(engine, link(GETLINK, ifname="nobody")).is_permitted
+    assert kernel.looks == []
+    assert not sent(engine, link(GETLINK, -1)).is_permitted
+    beyond = message(GETADDR, {**of_addresses, "ifindex": 1 << 31}, {}, REQUEST | DUMP)
+    assert not sent(engine, beyond).is_permitted
+    assert not sent(engine, link(SETLINK, 77)).is_permitted
 
 
 def test_a_link_that_was_there_before_is_never_of_this_session() -> None:
@@ -476,14 +572,26 @@ def test_what_a_plugin_needs_of_nf_tables_passes(change: Message) -> None:
         (nft(NEWTABLE, {"name": "nat", "flags": 1}), "switched off"),
         (nft(NEWCHAIN, {"table": "nat", "name": "POSTROUTING"}), "chain POSTROUTING"),
         (nft(NEWCHAIN, {"table": "nat", "name": "CNI-1", "policy": 0}), "policy 0"),
-        (nft(NEWCHAIN, {"table": "nat", "name": "CNI-1", "type": "nat", "hook": {"hooknum": 1}}), "enters at nat input"),
-        (nft(NEWCHAIN, {"table": "nat", "name": "CNI-1", "type": "filter", "hook": {"hooknum": 4}}), "enters at filter"),
+        (
+            nft(NEWCHAIN, {"table": "nat", "name": "CNI-1", "type": "nat", "hook": {"hooknum": 1}}),
+            "enters at nat input",
+        ),
+        (
+            nft(NEWCHAIN, {"table": "nat", "name": "CNI-1", "type": "filter", "hook": {"hooknum": 4}}),
+            "enters at filter",
+        ),
         (nft(NEWCHAIN, {"table": "nat", "name": "CNI-1", "hook": {"hooknum": 4}}), "enters at None postrouting"),
         (nft(NEWRULE, {"table": "nat", "chain": "CNI-1", "expressions": DROP}), "decides to drop"),
         (nft(NEWRULE, {"table": "nat", "chain": "CNI-1", "expressions": QUEUE}), "decides to do something unknown"),
-        (nft(NEWRULE, {"table": "nat", "chain": "CNI-1", "expressions": [{"name": "reject", "data": {}}]}), "with reject"),
+        (
+            nft(NEWRULE, {"table": "nat", "chain": "CNI-1", "expressions": [{"name": "reject", "data": {}}]}),
+            "with reject",
+        ),
         (nft(NEWRULE, {"table": "nat", "chain": "CNI-1", "expressions": [target("REJECT")]}), "target REJECT"),
-        (nft(NEWRULE, {"table": "nat", "chain": "CNI-1", "expressions": [{"name": "payload", "data": {"sreg": 1}}]}), "with payload"),
+        (
+            nft(NEWRULE, {"table": "nat", "chain": "CNI-1", "expressions": [{"name": "payload", "data": {"sreg": 1}}]}),
+            "with payload",
+        ),
         (nft(DELCHAIN, {"table": "nat"}), "names no chain"),
         (nft(DELCHAIN, {"table": "nat", "name": "CNI-1", "handle": 3}), "chain 3, which is not CNI-1"),
         (nft(NEWCHAIN, {"table": "nat", "name": "CNI-2", "handle": 3}), "chain 3, which is not CNI-2"),
