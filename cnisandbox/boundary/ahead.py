@@ -20,7 +20,16 @@ from collections.abc import Callable
 
 from cnisandbox.boundary import namespaces, service
 from cnisandbox.boundary.attestation import Expectation
-from cnisandbox.boundary.confinement import Confinement, Ground, complete, descend, expected_limits, prepare, stage
+from cnisandbox.boundary.confinement import (
+    Confinement,
+    Ground,
+    complete,
+    confine,
+    descend,
+    expected_limits,
+    prepare,
+    stage,
+)
 from cnisandbox.boundary.credentials import CAP_SYS_ADMIN
 from cnisandbox.boundary.sandbox import (
     CHANNEL_FDS,
@@ -37,7 +46,7 @@ from cnisandbox.boundary.sandbox import (
 from cnisandbox.boundary.title import set_title
 from cnisandbox.boundary.wire import Channel, channel_pair, check, decode, encode_body
 from cnisandbox.errors import BoundaryViolation
-from cnisandbox.hints import NamedTuple
+from cnisandbox.hints import Any, NamedTuple
 
 # LIMIT: of the message; a container id is some 64 bytes, and an environment is at most 128 KiB.
 _MESSAGE_BYTES = 1 << 18
@@ -140,51 +149,107 @@ class Waiting:
         return Worker(self.pid, self._channel, expected)
 
 
-def fork_ahead(
-    wanted: Confinement,
-    own_namespaces: dict[str, int],
-    pid_namespaces: namespaces.NewPidNamespaces,
-    gate_of: GateOf,
-    settle: Settle,
-    *,
-    enters_netns: bool,
-) -> Waiting:
-    """Fork a worker that waits.
+class Unborn(NamedTuple):
+    """A process that is to be forked.
+
+    Attributes:
+        live: What it does; never returns.
+        adopt: What its parent does then, with its process id, and inode numbers of our own namespaces.
+    """
+
+    live: Callable[[], None]
+    adopt: Callable[[int, dict[str, int]], Any]
+
+
+def fork_each(unborn: list[Unborn], pid_namespaces: namespaces.NewPidNamespaces) -> list[int]:
+    """Fork processes that wait, with as little as can be between one fork and the next.
+
+    After a fork each page that we write to is copied: what is done between two is paid for again after the second.
+
+    Returns:
+        Their process ids, in the same order.
+
+    Raises:
+        PrivilegeNotDropped: the stage "fork" failed; those that were forked end with us.
+    """
+    pids = []
+    with stage("fork", "workers"):
+        for one in unborn:
+            pid = fork_into(pid_namespaces)
+            if pid == 0:
+                one.live()
+            pids.append(pid)
+    return pids
+
+
+def unborn_waiting(
+    wanted: Confinement, mounts_fd: int, gate_of: GateOf, settle: Settle, *, enters_netns: bool
+) -> Unborn:
+    """Describe a worker that waits.
 
     Args:
         wanted: What it becomes, as far as that is known; at a level that has all protections.
-        own_namespaces: Inode numbers of our own namespaces.
-        pid_namespaces: Where pid namespaces come from.
+        mounts_fd: The mount namespace that its view is made in a copy of.
         gate_of: Makes what it does when it is told to be a gate.
-        settle: What it does before it confines itself and waits.
+        settle: What it does first.
         enters_netns: Whether it will be given a netns to enter.
 
     Raises:
-        PrivilegeNotDropped: the stages "channel" or "fork" failed.
+        PrivilegeNotDropped: the stage "channel" failed.
     """
     with stage("channel", wanted.role):
         ours, theirs = channel_pair(wanted.role, "engine")
         socket, its_socket = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
-    with stage("fork", wanted.role):
-        try:
-            pid = fork_into(pid_namespaces)
-            if pid == 0:
-                _wait(wanted, theirs, its_socket, gate_of, settle, enters_netns=enters_netns)
-        except OSError:
-            ours.close()
-            socket.close()
-            raise
-        finally:
-            theirs.close()
-            its_socket.close()
-    expected = expectation(wanted, own_namespaces, None, os.getpid(), given=(), has_own_pid_namespace=True)
-    return Waiting(pid, ours, socket, wanted, expected)
+
+    def live() -> None:
+        _wait(wanted, theirs, its_socket, mounts_fd, gate_of, settle, enters_netns=enters_netns)
+
+    def adopt(pid: int, own_namespaces: dict[str, int]) -> Waiting:
+        theirs.close()
+        its_socket.close()
+        expected = expectation(wanted, own_namespaces, None, os.getpid(), given=(), has_own_pid_namespace=True)
+        return Waiting(pid, ours, socket, wanted, expected)
+
+    return Unborn(live, adopt)
+
+
+def unborn_confined(wanted: Confinement, title: str, settle: Settle, let_go: Callable[[], None]) -> Unborn:
+    """Describe a worker that no call has an influence on: it is confined to the end, and waits to be asked.
+
+    Args:
+        wanted: What it becomes.
+        title: What the process list shows behind the role.
+        settle: What it does first.
+        let_go: Closes what was opened for it, in its parent.
+
+    Raises:
+        PrivilegeNotDropped: the stage "channel" failed.
+    """
+    with stage("channel", wanted.role):
+        ours, theirs = channel_pair(wanted.role, "engine")
+
+    def arrange() -> Channel:
+        settle(wanted.role)
+        own, _ = arrange_descriptors(wanted, theirs, {})
+        return own
+
+    def become(_channel: Channel) -> Becoming:
+        return Becoming(confine(wanted, set(CHANNEL_FDS)), None, is_gate_only=False)
+
+    def adopt(pid: int, own_namespaces: dict[str, int]) -> Worker:
+        theirs.close()
+        let_go()
+        expected = expectation(wanted, own_namespaces, None, os.getpid(), given=(), has_own_pid_namespace=True)
+        return Worker(pid, ours, expected)
+
+    return Unborn(lambda: live(wanted.role, title, theirs, arrange, become), adopt)
 
 
 def _wait(
     wanted: Confinement,
     channel: Channel,
     socket: _socket.socket,
+    mounts_fd: int,
     gate_of: GateOf,
     settle: Settle,
     *,
@@ -196,6 +261,9 @@ def _wait(
 
     def arrange() -> Channel:
         nonlocal socket
+        settle(wanted.role)
+        with stage("namespaces", wanted.role):
+            namespaces.enter_mounts(mounts_fd)
         # It also keeps the numbers of what the process may be given from being taken meanwhile.
         reserved = dict.fromkeys((GIVEN_FD, LOG_FD), socket.fileno())
         own, (lifted,) = arrange_descriptors(waiting, channel, reserved, socket.fileno())
@@ -203,9 +271,7 @@ def _wait(
         return own
 
     def become(_own: Channel) -> Becoming:
-        ground = prepare(waiting)
-        settle(wanted.role)
-        ground = descend(waiting, ground, (CAP_SYS_ADMIN,) if enters_netns else ())
+        ground = descend(waiting, prepare(waiting), (CAP_SYS_ADMIN,) if enters_netns else ())
         return _become(wanted, socket, gate_of, ground)
 
     live(wanted.role, "[waiting]", channel, arrange, become)

@@ -66,10 +66,27 @@ def open_state_dirs(uid: int, gid: int) -> tuple[StateDir, ...]:
     Raises:
         IoFailure: a directory is missing or could be tampered with by somebody else than root.
     """
+    (state_dirs,) = open_sets_of_state_dirs(1, uid, gid)
+    return state_dirs
+
+
+def open_sets_of_state_dirs(count: int, uid: int, gid: int) -> list[tuple[StateDir, ...]]:
+    """Open what `open_state_dirs` does for several processes: each needs mounts of its own, with one map for all.
+
+    Args:
+        count: For how many; nothing is opened for none.
+        uid: The service user's id.
+        gid: The service user's group id.
+
+    Raises:
+        IoFailure: as `open_state_dirs`.
+    """
+    if not count:
+        return []
     os.makedirs(DEFAULT_DIRECTORY, 0o755, exist_ok=True)
     userns_fd = userns_for(uid, gid)
     try:
-        return _open_all(state_paths(), uid, gid, userns_fd)
+        return [_open_all(state_paths(), uid, gid, userns_fd) for _ in range(count)]
     finally:
         if userns_fd >= 0:
             os.close(userns_fd)

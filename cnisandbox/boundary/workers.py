@@ -7,7 +7,17 @@ import os
 from collections.abc import Callable
 
 from cnisandbox.boundary import landlock, limits, namespaces, seccomp
-from cnisandbox.boundary.ahead import Assignment, Gifts, Settle, Subject, Waiting, fork_ahead
+from cnisandbox.boundary.ahead import (
+    Assignment,
+    Gifts,
+    Settle,
+    Subject,
+    Unborn,
+    Waiting,
+    fork_each,
+    unborn_confined,
+    unborn_waiting,
+)
 from cnisandbox.boundary.attestation import Expectation
 from cnisandbox.boundary.confinement import (
     Confinement,
@@ -23,6 +33,7 @@ from cnisandbox.boundary.environment import Environment
 from cnisandbox.boundary.levels import PROTECTIONS, Level
 from cnisandbox.boundary.sandbox import (
     CONTAINER_ROLE,
+    DELEGATE_ROLE,
     HOST_ROLE,
     LOG_FD,
     LOG_FILE_BYTES,
@@ -35,7 +46,7 @@ from cnisandbox.boundary.sandbox import (
     spawn,
 )
 from cnisandbox.boundary.service import BecomeGate
-from cnisandbox.boundary.state import StateDir, open_state_dirs, read_boot_id
+from cnisandbox.boundary.state import StateDir, open_sets_of_state_dirs, open_state_dirs, read_boot_id
 from cnisandbox.hints import NamedTuple
 from cnisandbox.light import signal
 
@@ -209,52 +220,58 @@ def make_ahead(
         CniError: something cannot be made; a call should then be served without it, and say why if it fails as well.
     """
     user = service_user()
-    own_namespaces = namespaces.inodes()
     pid_namespaces = namespaces.NewPidNamespaces()
-    container = host = delegate = None
 
-    def network(role: str, protocols: tuple[int, ...]) -> Waiting:
+    def network(role: str, protocols: tuple[int, ...]) -> Unborn:
         wanted = network_worker(role, Level.HARDENED, user, None, protocols)
 
         def gate_of(assignment: Assignment) -> BecomeGate | None:
             log = Log(LOG_FD, assignment.log_kind) if assignment.log_kind else None
             return needs.gate(role, assignment.subject, log) if needs.gate else None
 
-        is_containers = role == CONTAINER_ROLE
-        return fork_ahead(wanted, own_namespaces, pid_namespaces, gate_of, settle, enters_netns=is_containers)
+        return unborn_waiting(wanted, mounts_fd, gate_of, settle, enters_netns=role == CONTAINER_ROLE)
 
+    # ORDER: before the delegate worker says which directories Landlock lets it use: if one is exchanged in between,
+    # the call makes another worker.
     places = executable_places(plugin_dirs)
+    # Everything that has paths of ours opened is done here; what is forked next lets go of what it does not need.
+    sets_of_state_dirs = open_sets_of_state_dirs(needs.delegate + needs.state, *user)
+    unborn = {}
     if needs.delegate:
-        delegate = _spawn_delegate(Level.HARDENED, user, plugin_dirs, own_namespaces, pid_namespaces, f"[{name}]")
-    state_dirs = open_state_dirs(*user) if needs.state else ()
-    # ORDER: what has paths of ours opened is behind us, or the delegate worker's, which has all of the system in view.
+        its_state_dirs = sets_of_state_dirs.pop()
+        wanted = delegate_worker(Level.HARDENED, user, its_state_dirs, plugin_dirs)
+        unborn[DELEGATE_ROLE] = unborn_confined(wanted, f"[{name}]", settle, lambda: _close(its_state_dirs))
+    if needs.container:
+        unborn[CONTAINER_ROLE] = network(CONTAINER_ROLE, (NETLINK_ROUTE,))
+    if needs.host:
+        unborn[HOST_ROLE] = network(HOST_ROLE, needs.host_protocols)
+    pids = fork_each(list(unborn.values()), pid_namespaces)
+    # ORDER: what is fetched before a fork is copied again after it.
+    settle("engine")
+    pid_namespaces.close()
+    own_namespaces = namespaces.inodes()
+    born = {role: unborn[role].adopt(pid, own_namespaces) for role, pid in zip(unborn, pids, strict=True)}
     outside_fd = namespaces.open_own_mounts()
     namespaces.enter_mounts(mounts_fd)
-    if needs.container:
-        container = network(CONTAINER_ROLE, (NETLINK_ROUTE,))
-    if needs.host:
-        host = network(HOST_ROLE, needs.host_protocols)
-    pid_namespaces.close()
     # It outlives its zygote.
     plan = plan_engine(Level.HARDENED, user, own_namespaces, None)
     ground = lock(plan.wanted, prepare(plan.wanted, comes_back=True))
     namespaces.enter_mounts(outside_fd)
     os.close(outside_fd)
-    ahead = Ahead(
+    host, container, delegate = (born.get(role) for role in (HOST_ROLE, CONTAINER_ROLE, DELEGATE_ROLE))
+    return Ahead(
         user,
         own_namespaces,
         host,
         container,
         delegate,
         places,
-        state_dirs,
+        sets_of_state_dirs.pop() if needs.state else (),
         read_boot_id(),
         plan,
         ground,
         empty_netns,
     )
-    settle("engine")
-    return ahead
 
 
 def begin_workers(
