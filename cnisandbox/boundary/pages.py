@@ -20,6 +20,9 @@ _MADV_POPULATE_WRITE = 23
 _PRESENT = 1 << 63
 _MAPPED_ONCE = 1 << 56
 _ENTRY_BYTES = 8
+# KERNEL: fault_around_bytes; who reads a page of a file gets with it what is cached of so much around it. If it is less
+# here, more is fetched when it is needed.
+_AROUND_BYTES = 1 << 16
 # LIMIT: of one read of /proc/PID/maps; a plugin has about 150 mappings.
 _MAPS_BYTES = 1 << 20
 
@@ -29,7 +32,7 @@ class Pages(NamedTuple):
 
     Attributes:
         written: What was written to; a copy of one's own is needed.
-        read: What was read only.
+        read: What was read only: one page of those that come together.
     """
 
     written: list[tuple[int, int]]
@@ -54,10 +57,14 @@ def used_pages(pid: int) -> Pages:
             entries = memoryview(os.pread(fd, count, offset)).cast("Q")
             is_writable = modes.startswith("rw")
             wanted = _PRESENT | _MAPPED_ONCE if is_writable else _PRESENT
-            ranges = pages.written if is_writable else pages.read
             for index, entry in enumerate(entries):
-                if entry & wanted == wanted:
-                    _add(ranges, first + index * page_bytes, page_bytes)
+                address = first + index * page_bytes
+                if entry & wanted != wanted:
+                    continue
+                if is_writable:
+                    _add(pages.written, address, page_bytes)
+                elif not pages.read or pages.read[-1][0] < max(first, address // _AROUND_BYTES * _AROUND_BYTES):
+                    pages.read.append((address, page_bytes))
     finally:
         os.close(fd)
     return pages
