@@ -16,7 +16,6 @@ import fcntl
 import gc
 import os
 import select
-import signal
 import sys
 import time
 from collections.abc import Callable
@@ -28,6 +27,7 @@ from cnisandbox.boundary.pages import Pages
 from cnisandbox.boundary.syscalls import lib
 from cnisandbox.boundary.title import set_title
 from cnisandbox.hints import NamedTuple, NoReturn
+from cnisandbox.light import signal
 from cnisandbox.plugin import Plugin
 from cnisandbox.zygote import code, mounts, protocol, runner, slot
 from cnisandbox.zygote.rehearsal import rehearse

@@ -22,7 +22,6 @@ import _socket
 import array
 import os
 import select
-import signal
 from collections.abc import Callable
 
 from cnisandbox.boundary import limits, prctl
@@ -33,6 +32,7 @@ from cnisandbox.boundary.syscalls import checked, lib
 from cnisandbox.boundary.workers import Ahead, make_ahead
 from cnisandbox.errors import CniError
 from cnisandbox.hints import Any, NamedTuple, NoReturn
+from cnisandbox.light import signal
 from cnisandbox.plugin import Plugin, needs_of, run
 from cnisandbox.zygote import protocol
 from cnisandbox.zygote.rehearsal import Play, play_of

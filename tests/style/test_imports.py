@@ -83,7 +83,7 @@ ALLOWED_IN_ZYGOTE = {
 PARTS_OF_THE_PACKAGE = {
     "monitor": {"audit", "boundary", "errors", "hints", "light", "monitor", "netlink", "nft", "policy", "sysctl"},
     "runner": {"audit", "boundary", "cni", "errors", "hints", "monitor", "netlink", "policy", "profile", "runner"},
-    "zygote": {"boundary", "cli", "errors", "hints", "netlink", "plugin", "profile", "runner", "zygote"},
+    "zygote": {"boundary", "cli", "errors", "hints", "light", "netlink", "plugin", "profile", "runner", "zygote"},
 }
 LISTS = [("monitor", ALLOWED_IN_MONITOR), ("runner", ALLOWED_IN_RUNNER), ("zygote", ALLOWED_IN_ZYGOTE)]
 
