@@ -16,7 +16,7 @@ import os
 
 from cnisandbox.boundary.calls import declared
 from cnisandbox.errors import KernelRefused, quoted
-from cnisandbox.monitor.client import READ_SYSCTL, WRITE_SYSCTL, current
+from cnisandbox.monitor.client import CHANGE_SYSCTL, READ_SYSCTL, WRITE_SYSCTL, Outcome, current
 
 ROOT = "/proc/sys/net"
 MAX_COMPONENT = 64  # LIMIT: the longest in Linux 6.18 has 37 characters
@@ -40,25 +40,18 @@ def read_sysctl(key: str) -> str:
 
 
 @declared
-def write_sysctl(key: str, value: str) -> str:
+def write_sysctl(key: str, value: str) -> None:
     """Write a setting, if it has another value.
 
     Args:
         key: As for `read_sysctl`.
         value: Text; amounts of blanks between words do not count as a difference.
 
-    Returns:
-        The value it had before.
-
     Raises:
         KernelRefused: EINVAL if it is no such path or the kernel does not take the value; ENOENT if there is no such
             setting, or link; EACCES if it may not be written in this netns.
     """
-    path = _checked(key, "write sysctl")
-    before = _read(path, "write sysctl").decode("utf-8", "replace").strip()
-    if before.split() != value.split():
-        _write(path, value)
-    return before
+    _write(CHANGE_SYSCTL, _checked(key, "write sysctl"), value)
 
 
 def interface_key(family: str, ifname: str, setting: str) -> str:
@@ -87,7 +80,7 @@ def set_sysctl(key: str, value: str) -> None:
     Raises:
         KernelRefused: As `write_sysctl`.
     """
-    _write(_checked(key, "write sysctl"), value)
+    _write(WRITE_SYSCTL, _checked(key, "write sysctl"), value)
 
 
 def write_if_present(key: str, value: str) -> None:
@@ -96,11 +89,7 @@ def write_if_present(key: str, value: str) -> None:
     Raises:
         KernelRefused: It is there, and writing it failed.
     """
-    try:
-        set_sysctl(key, value)
-    except KernelRefused as error:
-        if error.errno != errno.ENOENT:
-            raise
+    _write(WRITE_SYSCTL, _checked(key, "write sysctl"), value, (errno.ENOENT,))
 
 
 def _checked(key: str, operation: str) -> str:
@@ -146,24 +135,43 @@ def write_raw(path: str, data: bytes) -> int:
         os.close(fd)
 
 
-def _read(path: str, operation: str = "read sysctl") -> bytes:
+def change_raw(path: str, data: bytes) -> int:
+    """Write a file below /proc/sys/net, unless its words are these already; returns how many bytes were taken.
+
+    Raises:
+        OSError: The kernel refused.
+    """
+    return len(data) if read_raw(path).split() == data.split() else write_raw(path, data)
+
+
+def _read(path: str) -> bytes:
     gate = current()
     try:
         answer = read_raw(path) if gate is None else gate.ask(READ_SYSCTL, path)
         return answer if isinstance(answer, bytes) else b""
     except OSError as error:
-        raise KernelRefused(operation, f"net/{path}", error.errno or 0) from None
+        raise KernelRefused("read sysctl", f"net/{path}", error.errno or 0) from None
 
 
-def _write(path: str, value: str) -> None:
+def _write(operation: int, path: str, value: str, tolerated: tuple[int, ...] = ()) -> None:
+    """Write a setting; through a gate, together with what is asked of it next."""
     data = value.encode("utf-8", "replace") + b"\n"
+
+    def settle(outcome: Outcome) -> None:
+        try:
+            written = outcome()
+        except OSError as error:
+            if error.errno in tolerated:
+                return
+            raise KernelRefused("write sysctl", f"net/{path}", error.errno or 0, f"value {quoted(value)}") from None
+        if written != len(data):
+            raise KernelRefused("write sysctl", f"net/{path}", errno.EINVAL, f"value {quoted(value)} is too long")
+
     gate = current()
-    try:
-        written = write_raw(path, data) if gate is None else gate.ask(WRITE_SYSCTL, path, data)
-    except OSError as error:
-        raise KernelRefused("write sysctl", f"net/{path}", error.errno or 0, f"value {quoted(value)}") from None
-    if written != len(data):
-        raise KernelRefused("write sysctl", f"net/{path}", errno.EINVAL, f"value {quoted(value)} is too long")
+    if gate is None:
+        settle(lambda: write_raw(path, data) if operation == WRITE_SYSCTL else change_raw(path, data))
+    else:
+        gate.later([operation, path, data], settle, tolerated)
 
 
 def _open(path: str, flags: int) -> int:

@@ -83,8 +83,11 @@ class Through(Protocol):
     def call(self, function: Callable[..., Any], *args: object) -> Any:
         """Run a function."""
 
+    def start(self, function: Callable[..., Any], *args: object) -> Callable[[], Any]:
+        """Run a function until it needs an answer; returns what runs it to the end."""
+
     def begin(self, function: Callable[..., Any], *args: object) -> None:
-        """Run a function until it has sent its request, and leave it there."""
+        """Run a function until it needs an answer, and leave it there."""
 
 
 class Worker:
@@ -138,7 +141,7 @@ class Worker:
             connect: Makes what runs a function through the gate at the other end of a channel.
 
         Raises:
-            IsolationError: the worker's state is not what its level asks for, or it does not become a gate.
+            IsolationError: the worker's state is not what its level asks for, or it has ended.
         """
         self._require_session()
         self.attest()
@@ -162,6 +165,10 @@ class Worker:
             CniError: what it raised.
             IsolationError: the worker's state or its answer is not what was agreed; it is over then.
         """
+        through = self._ready(kwargs)
+        if through is not None:
+            result: Returned = self._finish(lambda: through.call(function, *args))
+            return result
         return self.start(function, *args, **kwargs)()
 
     def start(
@@ -169,33 +176,38 @@ class Worker:
     ) -> Callable[[], Returned]:
         """Have the worker run a declared function as `call` does, while the caller goes on.
 
-        Behind a gate, where functions run in this process, it is run only when the result is waited for.
+        Behind a gate, where functions run in this process, it is run until it needs an answer, and once more, from the
+        beginning, when the result is waited for.
 
         Returns:
             What waits for the result, or raises, as `call` does; to be called once, and before the worker is asked
             anything else.
         """
+        through = self._ready(kwargs)
+        # A late answer would be taken for the answer to the next call, which may be one that undoes.
+        self._is_over = True
+        if through is not None:
+            collect: Callable[[], Returned] = through.start(function, *args)
+            return lambda: self._finish(collect)
+        service.post(self._channel, function, args, CALL_TIMEOUT_S)
+        return lambda: self._finish(lambda: service.collect(self._channel, function, CALL_TIMEOUT_S))
+
+    def _ready(self, kwargs: Mapping[str, object]) -> Through | None:
+        """Insist on a worker that may be asked; returns what runs functions if it is a gate."""
         if kwargs:
             raise TypeError("arguments cross the boundary by position")
         self._require_session()
         self.attest()
-        if self._through is not None:
-            through = self._through
-            return lambda: through.call(function, *args)
-        # A late answer would be taken for the answer to the next call, which may be one that undoes.
-        self._is_over = True
-        service.post(self._channel, function, args, CALL_TIMEOUT_S)
+        return self._through
 
-        def finish() -> Returned:
-            self._is_over = False
-            try:
-                result: Returned = service.collect(self._channel, function, CALL_TIMEOUT_S)
-            except BoundaryViolation:
-                self._is_over = True
-                raise
-            return result
-
-        return finish
+    def _finish(self, collect: Callable[[], Returned]) -> Returned:
+        """Wait for a result; the session is over if there is none that was agreed."""
+        self._is_over = False
+        try:
+            return collect()
+        except BoundaryViolation:
+            self._is_over = True
+            raise
 
     def begin(
         self, function: Callable[Parameters, object], *args: Parameters.args, **kwargs: Parameters.kwargs
@@ -204,13 +216,10 @@ class Worker:
 
         For what the kernel has done long before it says so: whoever asks finds out in another way.
         """
-        if kwargs:
-            raise TypeError("arguments cross the boundary by position")
-        self._require_session()
-        self.attest()
+        through = self._ready(kwargs)
         self._is_over = True
-        if self._through is not None:
-            self._through.begin(function, *args)
+        if through is not None:
+            through.begin(function, *args)
         else:
             service.post(self._channel, function, args, CALL_TIMEOUT_S)
 

@@ -22,14 +22,14 @@ from cnisandbox.boundary.wire import Channel
 from cnisandbox.errors import BoundaryViolation, KernelRefused
 from cnisandbox.hints import NoReturn
 from cnisandbox.light import suppress
-from cnisandbox.monitor.client import NFTABLES, OPEN, READ_SYSCTL, RECEIVE, SEND, WRITE_SYSCTL
+from cnisandbox.monitor.client import CHANGE_SYSCTL, NFTABLES, OPEN, READ_SYSCTL, RECEIVE, SEND, WRITE_SYSCTL
 from cnisandbox.monitor.sender import deliver
 from cnisandbox.monitor.world import KernelWorld
 from cnisandbox.netlink.datagram import NETLINK_ROUTE
 from cnisandbox.nft.connection import rules_of, run_text
 from cnisandbox.policy.judge import Judge, LinkFacts, Record, Session
 from cnisandbox.policy.own import complaint_about_commands, permits_of, sysctls_of
-from cnisandbox.sysctl import read_raw, write_raw
+from cnisandbox.sysctl import change_raw, read_raw, write_raw
 
 # What the worker was given: the container's netns, in the host's worker.
 _CONTAINER_FD = 3
@@ -90,6 +90,32 @@ class _Gate:
         self._judge = Judge(permits_of(plugin), sysctls_of(plugin), session, world)
         self._sockets: dict[int, _socket.socket] = {}
 
+    def take(self, request: object) -> list[list[object]]:
+        """Take the steps of a request, in order, and stop at the first that fails.
+
+        Returns:
+            What came of each: 0 and its answer; or an errno and a text, in the last or if the step tolerates it.
+
+        Raises:
+            BoundaryViolation: it has no known shape.
+        """
+        outcomes: list[list[object]] = []
+        for step in request if isinstance(request, list) else [None]:
+            match step:
+                case [list(tolerated), list(wanted)]:
+                    outcomes.append(self._outcome(wanted))
+                case _:
+                    raise BoundaryViolation("ask gate: the request has no known shape")
+            if outcomes[-1][0] and outcomes[-1][0] not in tolerated:
+                break
+        return outcomes
+
+    def _outcome(self, request: list[object]) -> list[object]:
+        try:
+            return [0, self.answer(request)]
+        except (OSError, KernelRefused) as error:
+            return [error.errno or errno.EIO, str(error.strerror if isinstance(error, OSError) else error)]
+
     def answer(self, request: object) -> object:
         """Do what a request says.
 
@@ -107,9 +133,9 @@ class _Gate:
             case [int(op), str(path)] if op == READ_SYSCTL:
                 self._require_sysctl(path, is_write=False)
                 return read_raw(path)
-            case [int(op), str(path), bytes(data)] if op == WRITE_SYSCTL:
+            case [int(op), str(path), bytes(data)] if op in (WRITE_SYSCTL, CHANGE_SYSCTL):
                 self._require_sysctl(path, is_write=True)
-                return write_raw(path, data)
+                return write_raw(path, data) if op == WRITE_SYSCTL else change_raw(path, data)
             case [int(op), str(text)] if op == NFTABLES and self._may_use_nftables:
                 return self._run_nftables(text)
         raise BoundaryViolation("ask gate: the request has no known shape")
@@ -192,10 +218,7 @@ def serve(
     channel.send([0, None])
     while True:
         try:
-            request = channel.receive()
-            answer: list[object] = [0, gate.answer(request)]
+            outcomes = gate.take(channel.receive())
         except BoundaryViolation:
             os._exit(2)
-        except (OSError, KernelRefused) as error:
-            answer = [error.errno or errno.EIO, str(error.strerror if isinstance(error, OSError) else error)]
-        channel.send(answer)
+        channel.send(outcomes)

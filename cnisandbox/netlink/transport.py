@@ -195,12 +195,14 @@ class NetlinkSocket:
     def _send(self, requests: Sequence[Request], flags: int) -> int:
         """Send requests in one datagram; returns the sequence number of the first."""
         first = (self._sequence + 1) & 0xFFFFFFFF
-        self._sequence = (self._sequence + len(requests)) & 0xFFFFFFFF
         encoded = [_encode(request, flags, (first + index) & 0xFFFFFFFF) for index, request in enumerate(requests)]
         try:
             self._socket.sendto(b"".join(encoded), (0, 0))
         except OSError as error:
             self._fail(requests[0], error.errno or 0, "netlink send")
+        # ORDER: behind a send that has succeeded, for what is sent to a gate ahead is sent once more, with its number.
+        self._sequence = (self._sequence + len(requests)) & 0xFFFFFFFF
+        self._port = self._port or self._socket.getsockname()[0]  # a gate's is known from now on
         return first
 
     def _receive(self, request: Request) -> Iterator[Message]:

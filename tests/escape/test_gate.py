@@ -24,7 +24,7 @@ from cnisandbox.boundary.sandbox import NETLINK_NETFILTER, NETLINK_ROUTE, networ
 from cnisandbox.boundary.wire import Channel
 from cnisandbox.errors import BoundaryViolation
 from cnisandbox.monitor import gate
-from cnisandbox.monitor.client import NFTABLES, WRITE_SYSCTL, Gate, GateSocket
+from cnisandbox.monitor.client import CHANGE_SYSCTL, NFTABLES, WRITE_SYSCTL, Gate, GateSocket
 from cnisandbox.netlink.links import delete_link_by_index
 from tests.escape.hostile_plugin import (
     CREATE,
@@ -387,10 +387,59 @@ def test_tables_of_ours_are_made(world: World) -> None:
     assert "cnisandbox_masquerade" in str(world.nft_ruleset())
 
 
-@pytest.mark.parametrize("request_", [[], [99], ["exec", "id"], [1, 0], [1, "0", b""], [5, 5], [2, 12]])
+@pytest.mark.parametrize("request_", [[], [99], ["exec", "id"], [1, 0], [1, "0", b""], [5, 5], [2, 12], [6, "x"]])
 def test_a_breach_of_the_protocol_ends_the_gate(world: World, request_: list[object]) -> None:
     prepare(world)
     assert world.call(ask, HOST, *request_) == -1
+
+
+def outcomes_of(role: str, request: object) -> object:
+    """Send a request as it is; returns the answer, or None if the gate has ended."""
+    with gate_of(role) as through:
+        through._channel.send(request)
+        try:
+            return through._channel.receive()
+        except BoundaryViolation:
+            return None
+
+
+FOREIGN, FORWARDING = [WRITE_SYSCTL, "ipv6/conf/victim/accept_ra", b"0"], "ipv4/ip_forward"
+FORWARD = [WRITE_SYSCTL, FORWARDING, b"1"]
+
+
+@pytest.mark.parametrize("operation", [WRITE_SYSCTL, CHANGE_SYSCTL])
+def test_each_step_of_a_request_is_judged(world: World, operation: int) -> None:
+    prepare(world)
+    foreign = [operation, *FOREIGN[1:]]
+    refused = [errno.EACCES, "net/ipv6/conf/victim/accept_ra: no permit for it"]
+    assert world.call(outcomes_of, HOST, [[[], FORWARD], [[], foreign]]) == [[0, 1], refused]
+    assert world.run(["cat", "/proc/sys/net/ipv6/conf/victim/accept_ra"]).stdout == b"1\n"
+
+
+@pytest.mark.parametrize(("tolerated", "count"), [([], 1), ([errno.ENOENT], 1), ([errno.EACCES], 2)])
+def test_step_behind_one_that_failed_is_taken_only_if_that_was_said(
+    world: World, tolerated: list[int], count: int
+) -> None:
+    prepare(world)
+    outcomes = world.call(outcomes_of, HOST, [[tolerated, FOREIGN], [[], FORWARD]])
+    assert len(outcomes) == count
+    assert world.run(["cat", f"/proc/sys/net/{FORWARDING}"]).stdout == b"%d\n" % (count - 1)
+
+
+def test_setting_that_has_the_value_is_not_written(world: World) -> None:
+    prepare(world)
+    outcomes = world.call(outcomes_of, HOST, [[[], [CHANGE_SYSCTL, FORWARDING, b" 0 "]]])
+    assert outcomes == [[0, 3]]
+    assert world.call(outcomes_of, HOST, [[[], [CHANGE_SYSCTL, FORWARDING, b"1"]]]) == [[0, 1]]
+    assert world.run(["cat", f"/proc/sys/net/{FORWARDING}"]).stdout == b"1\n"
+
+
+@pytest.mark.parametrize(
+    "request_", [None, "x", {}, FORWARD, [FORWARD], [[[], FORWARD, 0]], [[0, FORWARD]], [[[], "x"]], [[[], FORWARD], 0]]
+)
+def test_a_request_that_is_no_list_of_steps_ends_the_gate(world: World, request_: object) -> None:
+    prepare(world)
+    assert world.call(outcomes_of, HOST, request_) is None
 
 
 def test_the_containers_gate_speaks_no_nftables(world: World) -> None:

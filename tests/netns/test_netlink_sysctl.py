@@ -11,7 +11,7 @@ from cnisandbox.sysctl import interface_key, read_sysctl, write_if_present, writ
 
 def test_setting_is_written_in_the_netns_of_the_caller_only(world):
     world.netns("blue")
-    assert world.call(write_sysctl, "net/ipv4/ip_forward", "1", netns="blue") == "0"
+    world.call(write_sysctl, "net/ipv4/ip_forward", "1", netns="blue")
     assert world.call(read_sysctl, "net/ipv4/ip_forward", netns="blue") == "1"
     assert world.call(read_sysctl, "net/ipv4/ip_forward") == "0"
 
@@ -19,12 +19,13 @@ def test_setting_is_written_in_the_netns_of_the_caller_only(world):
 def test_same_value_is_not_written_again(world):
     def write_where_writing_is_forbidden():
         os.setresuid(65534, 65534, 65534)  # without capabilities from here on
-        return write_sysctl("net/ipv4/ip_forward", " 0 "), write_sysctl("net/ipv4/tcp_rmem", "4096  131072  6291456")
+        write_sysctl("net/ipv4/ip_forward", " 0 ")
+        write_sysctl("net/ipv4/tcp_rmem", "4096  131072  6291456")
 
     before = world.call(read_sysctl, "net/ipv4/tcp_rmem")
     if before.split() != ["4096", "131072", "6291456"]:
         world.call(write_sysctl, "net/ipv4/tcp_rmem", "4096 131072 6291456")
-    assert world.call(write_where_writing_is_forbidden)[0] == "0"
+    world.call(write_where_writing_is_forbidden)
 
     def write_another():
         os.setresuid(65534, 65534, 65534)
