@@ -4,14 +4,13 @@ Privilege: none: no capability, the service user, no file system but the state d
 """
 
 import os
-from collections.abc import Callable
 
 from cnisandbox.boundary.attestation import Attestation, verify
 from cnisandbox.boundary.entry import Session
 from cnisandbox.boundary.environment import Environment
 from cnisandbox.boundary.levels import Level
 from cnisandbox.boundary.sandbox import Worker
-from cnisandbox.cni.netconf import Attachment, NetConf, parse_netconf, sniff_version
+from cnisandbox.cni.netconf import NetConf, parse_netconf, sniff_version
 from cnisandbox.cni.output import error_document, result_document, version_document
 from cnisandbox.cni.value import MAX_DOCUMENT_BYTES
 from cnisandbox.cni.versions import SUPPORTED
@@ -69,12 +68,7 @@ class PluginEngine:
             undo = UndoStack()
             call = Call(self._plugin, session, _request(session.environment, netconf), undo)
             plugin = self._plugin()
-            is_mediated = _is_mediated(netconf, session.environment.level)
-
-            # A gate runs no function, and must be told to be one first.
-            _attest(call, session, plugin.inquire if verb == "ADD" and not is_mediated else None)
-            if is_mediated:
-                self._mediate(session, netconf)
+            _attest(call, session, plugin)
             _serve(plugin, call, undo)
         except CniError as error:
             self._finish(error_document(error, version), 1)
@@ -98,15 +92,6 @@ class PluginEngine:
             with suppress(OSError):  # nobody waits any more
                 os.write(self._status_fd, bytes([status]))
         os._exit(status)
-
-    def _mediate(self, session: Session, netconf: NetConf) -> None:
-        """Have the network workers be gates: from here on what needs CAP_NET_ADMIN is judged, message by message."""
-        environment = session.environment
-        attachment = Attachment(environment.container_id, environment.ifname)
-        names = self._plugin.link_names(netconf, environment.verb, attachment)
-        for worker in (session.host, session.container):
-            if worker is not None:
-                worker.become_gate(names, Gate)
 
 
 def _request(environment: Environment, netconf: NetConf) -> Request:
@@ -184,18 +169,18 @@ def _require_valid_attachments(netconf: NetConf) -> None:
         )
 
 
-def _attest(call: Call, session: Session, inquire: Callable[[Call], None] | None) -> None:
-    """Compare every process of the call with its level, and keep the evidence.
+def _attest(call: Call, session: Session, plugin: Plugin) -> None:
+    """Compare every process of the call with its level, and keep the evidence; at mediated, network workers are gates.
 
-    Args:
-        call: The call.
-        session: Its processes.
-        inquire: Asks, when all but the host worker are what they must be, what changes nothing.
+    An ADD asks meanwhile what changes nothing.
 
     Raises:
         IsolationError: one of them is not what the level asks for.
     """
-    allows_degraded = _allows_degraded(call.request.netconf, session.environment.level)
+    request = call.request
+    allows_degraded = _allows_degraded(request.netconf, session.environment.level)
+    is_mediated = _is_mediated(request.netconf, session.environment.level)
+    names = plugin.link_names(request.netconf, request.verb, request.attachment) if is_mediated else {}
     missing = list(verify(session.attestation, session.expectation, allows_degraded=allows_degraded))
 
     def attest(worker: Worker | None) -> None:
@@ -203,14 +188,20 @@ def _attest(call: Call, session: Session, inquire: Callable[[Call], None] | None
             worker.attest(allows_degraded=allows_degraded)
             missing.extend(worker.missing)
 
+    def attest_network(worker: Worker | None) -> None:
+        attest(worker)
+        # From here on what needs CAP_NET_ADMIN is judged, message by message.
+        if worker is not None and is_mediated:
+            worker.become_gate(names, Gate)
+
     # ORDER: who is ready first is first asked; meanwhile we go on with the others.
     attest(session.delegate)
-    if call.request.verb == "ADD":
+    if request.verb == "ADD":
         call.ipam.inquire()
-    attest(session.container)
-    if inquire is not None:
-        inquire(call)
-    attest(session.host)
+    attest_network(session.container)
+    if request.verb == "ADD":
+        plugin.inquire(call)
+    attest_network(session.host)
     for facility in dict.fromkeys(missing):
         Call.warn(f"the kernel lacks {facility}; going on without it, because sandbox.allowDegraded says so")
     if session.attest_fd is not None:

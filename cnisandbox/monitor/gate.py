@@ -215,7 +215,6 @@ def serve(
         log: Where judgements are written; None for nowhere.
     """
     gate = _Gate(role, plugin, ifname, names, log or AuditLog(-1, plugin, "", ifname))
-    channel.send([0, None])
     while True:
         try:
             outcomes = gate.take(channel.receive())
