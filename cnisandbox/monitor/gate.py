@@ -27,7 +27,7 @@ from cnisandbox.monitor.sender import deliver
 from cnisandbox.monitor.world import KernelWorld
 from cnisandbox.netlink.datagram import NETLINK_ROUTE
 from cnisandbox.nft.connection import rules_of, run_text
-from cnisandbox.policy.judge import Judge, LinkFacts, Record, Session
+from cnisandbox.policy.judge import Judge, LinkFacts, Record, Session, Verdict
 from cnisandbox.policy.own import complaint_about_commands, permits_of, sysctls_of
 from cnisandbox.sysctl import change_raw, read_raw, write_raw
 
@@ -89,6 +89,7 @@ class _Gate:
         world = _GateWorld(self._netns, ifname)
         self._judge = Judge(permits_of(plugin), sysctls_of(plugin), session, world)
         self._sockets: dict[int, _socket.socket] = {}
+        self._unlearned: Verdict | None = None
 
     def take(self, request: object) -> list[list[object]]:
         """Take the steps of a request, in order, and stop at the first that fails.
@@ -123,6 +124,7 @@ class _Gate:
             OSError: it was refused, by the judge or by the kernel.
             BoundaryViolation: it has no known shape.
         """
+        self.learn()
         match request:
             case [int(op), int(protocol)] if op == OPEN:
                 return self._open(protocol)
@@ -167,13 +169,22 @@ class _Gate:
         for record in verdict.records:
             self._log.write(record)
         deliver(self._endpoint(protocol).fileno(), verdict, 1 << CAP_NET_ADMIN)
-        if verdict.is_permitted:
-            self._judge.after_send(verdict)
+        self._unlearned = verdict
         answers: list[bytes] = []
         with suppress(BlockingIOError):
             while sum(map(len, answers)) < _RECEIVE_BYTES:
                 answers.append(self._receive(protocol, _socket.MSG_DONTWAIT))
         return answers
+
+    def learn(self) -> None:
+        """Have the judge look at what the last datagram has made, before it judges anything else.
+
+        Raises:
+            OSError, KernelRefused: it cannot be seen; the next call looks once more.
+        """
+        if self._unlearned is not None:
+            self._judge.after_send(self._unlearned)
+            self._unlearned = None
 
     def _receive(self, protocol: int, flags: int = 0) -> bytes:
         while True:
@@ -221,3 +232,6 @@ def serve(
         except BoundaryViolation:
             os._exit(2)
         channel.send(outcomes)
+        # Now, while the peer is busy; in any case before anything else is judged.
+        with suppress(OSError, KernelRefused):
+            gate.learn()

@@ -150,11 +150,11 @@ class Judge:
         """
         if not verdict.is_permitted:
             return
-        births, self._births = self._births, []
-        for birth in births:
+        for birth in self._births:
             facts = self._world.link(birth.netns, 0, birth.ifname)
             if facts is not None:
                 self._links.note_created(birth.netns, facts.ifindex)
+        self._births = []  # not before the kernel has answered for all of them: who asks may try once more
 
     def judge_sysctl(self, netns: str, key: str, is_write: bool) -> Record:
         """Judge the opening of a sysctl.
