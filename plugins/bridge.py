@@ -328,11 +328,13 @@ def _configure(call: Call, config: BridgeConfig, holder: Link, host_end: Link, l
         call.undo.push(call.host.call, delete_masquerade, *owner)
         masquerade = Masquerade(*owner, [ip.address for ip in ips])
     patience_ms = 0 if config.is_left_down else _PATIENCE_MS
-    finish = call.host.start(serve_port, host_end.ifindex, gateway, masquerade, patience_ms)
+    serve = call.host.start(serve_port, host_end.ifindex, gateway, masquerade, patience_ms)
     try:
-        call.inside.call(configure_new_interface, host_end.peer, layer3.setup)
+        configure = call.inside.start(configure_new_interface, host_end.peer, layer3.setup)
     finally:
-        state = finish()
+        # ORDER: in any case, for what undoes is asked of the host's worker.
+        state = serve()
+    configure()
     if state != "up" and not config.is_left_down:
         state = call.host.call(wait_for_operstate_up, host_end.ifindex, _OPERSTATE_TIMEOUT_MS)
         if state != "up":
