@@ -174,7 +174,6 @@ def begin(variables: dict[str, str], standard: tuple[int, int, int], serve: Call
         _die_with_parent()
         for target, fd in enumerate(standard):
             os.dup2(fd, target)
-        os.environ.clear()
         os.environ.update(variables)
         serve()
     return pid

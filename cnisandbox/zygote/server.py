@@ -323,6 +323,9 @@ def main() -> NoReturn:
     again = sys.argv[split + 1 :]
     # ORDER: before the environment changes, on which setting the title depends.
     set_title("cnisandbox: zygote")
+    # A slot gets that of its call; what we have need not be taken away in each.
+    own_variables = dict(os.environ)
+    os.environ.clear()
     os.umask(0o022)
     _do_once()
     plugin_dirs = tuple(path for path in plugin_path.split(":") if path)
@@ -335,13 +338,13 @@ def main() -> NoReturn:
     # ORDER: after everything was imported.
     if code.last_change(package) != last_change:
         _warn("serve: the code was changed while it was loaded: starting anew")
-        _start_anew(again, pools)
+        _start_anew(again, own_variables, pools)
     try:
         mounts_fd = mounts.open_small_namespace()
     except ChildProcessError:  # it has said why
         os._exit(1)
     if Server(pools, bytes.fromhex(build_id), mounts_fd, _warn).run(float(idle_exit) or None) == signal.SIGHUP:
-        _start_anew(again, pools)
+        _start_anew(again, own_variables, pools)
     os._exit(0)
 
 
@@ -368,7 +371,7 @@ def _do_once() -> None:
     runner.compile_filters()
 
 
-def _start_anew(command: list[str], pools: list[Pool]) -> NoReturn:
+def _start_anew(command: list[str], variables: dict[str, str], pools: list[Pool]) -> NoReturn:
     """Become a new zygote, of the code that is installed now; launchers that connect meanwhile wait."""
     # Who asks again while that goes on has been heard already; the new one has a handler of its own.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
@@ -376,8 +379,8 @@ def _start_anew(command: list[str], pools: list[Pool]) -> NoReturn:
     lifted = [fcntl.fcntl(pool.listener.fileno(), fcntl.F_DUPFD_CLOEXEC, 64) for pool in pools]
     for number, fd in enumerate(lifted, start=3):
         os.dup2(fd, number, inheritable=True)
-    os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS=str(len(lifted)))
-    os.execv(command[0], command)  # noqa: S606 - no shell is wanted
+    variables |= {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": str(len(lifted))}
+    os.execve(command[0], command, variables)  # noqa: S606 - no shell is wanted
 
 
 def _warn(text: str) -> None:

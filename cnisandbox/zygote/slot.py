@@ -358,8 +358,7 @@ def _adopt(taken: Taken) -> None:
     for target, fd in enumerate(taken.standard):
         os.dup2(fd, target)
         os.close(fd)
-    os.environ.clear()
-    os.environ.update(taken.variables)
+    os.environ.update(taken.variables)  # it is empty: the zygote has none
 
 
 def close_all_but(ends: Ends, held: tuple[int, ...]) -> None:
