@@ -12,6 +12,7 @@
 #include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
@@ -295,4 +296,22 @@ int native_userns_for_idmap(unsigned int inside_uid, unsigned int outside_uid, u
 			;
 	close(pipe_fds[0]);
 	return result;
+}
+
+/* See cnisandbox/boundary/pages.py. What is given back at the end lies at the top of the heap, above all gaps. */
+void native_fill_gaps(void)
+{
+	const size_t largest = 64 << 10, small = 1 << 10;
+	char *volatile piece;
+	char *top = malloc(2 * largest - 4096); /* less than what is mapped by itself */
+
+	if (!top)
+		return;
+	for (size_t size = largest; size >= 16; size -= size > small ? 512 : 16) {
+		do
+			piece = malloc(size);
+		while (piece && (uintptr_t)piece < (uintptr_t)top);
+		free(piece);
+	}
+	free(top);
 }

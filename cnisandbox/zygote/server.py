@@ -23,7 +23,7 @@ from contextlib import suppress
 from importlib import import_module
 
 from cnisandbox.boundary import namespaces, workers
-from cnisandbox.boundary.pages import Pages
+from cnisandbox.boundary.pages import Pages, fill_gaps
 from cnisandbox.boundary.syscalls import lib
 from cnisandbox.boundary.title import set_title
 from cnisandbox.hints import NamedTuple, NoReturn
@@ -128,6 +128,7 @@ class Server:
         # nothing noted, a call and its slot take 110 of 4080 faults less.
         sys._clear_type_cache()  # noqa: SLF001 - documented; each look-up takes longer once
         gc.collect()
+        fill_gaps()
         gc.freeze()
         gc.disable()
         for pool in self._pools:
