@@ -11,6 +11,8 @@ Source: proc_pid_pagemap(5), madvise(2) (MADV_POPULATE_READ, Linux 5.14).
 """
 
 import os
+from collections.abc import Iterable
+from itertools import chain
 
 from cnisandbox.boundary.syscalls import lib
 from cnisandbox.hints import NamedTuple
@@ -101,6 +103,23 @@ def fetch(pages: Pages) -> None:
     for ranges, advice in ((pages.written, _MADV_POPULATE_WRITE), (pages.read, _MADV_POPULATE_READ)):
         for address, count in ranges:
             lib.native_madvise(address, count, advice)
+
+
+def merged(parts: Iterable[Pages]) -> Pages:
+    """Put together what several processes are going to use."""
+    written, read = zip(*parts, strict=True)
+    return Pages(_joined(written), _joined(read))
+
+
+def _joined(parts: Iterable[list[tuple[int, int]]]) -> list[tuple[int, int]]:
+    joined: list[tuple[int, int]] = []
+    for first, count in sorted(chain.from_iterable(parts)):
+        if joined and first <= sum(joined[-1]):
+            start = joined[-1][0]
+            joined[-1] = (start, max(sum(joined[-1]), first + count) - start)
+        else:
+            joined.append((first, count))
+    return joined
 
 
 def fill_gaps() -> None:

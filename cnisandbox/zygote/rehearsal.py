@@ -1,6 +1,6 @@
 """A call that nobody has asked for, by which the zygote learns which pages of memory calls use.
 
-    zygote ── fork ▶ stage         in namespaces of its own, with empty state directories
+    zygote ── fork ▶ stage         in namespaces of its own, with empty state directories; is the launcher
                        ├─ fork ▶ container    has a netns
                        └─ fork ▶ slot ─▶ engine, with its workers; stops where it would write its result
                                  or keeper, with its own; stops where it would write what everybody attests, and
@@ -12,6 +12,7 @@ Privilege: everything the runtime has, as a slot; the plugin's own code is confi
 others see is changed: links are those of network namespaces that end with the rehearsal, state is in a tmpfs.
 """
 
+import _socket
 import os
 import select
 import signal
@@ -20,37 +21,36 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from cnisandbox.boundary import namespaces, prctl, view
-from cnisandbox.boundary.ahead import Settle
-from cnisandbox.boundary.pages import Pages, used_pages
+from cnisandbox.boundary.pages import Pages, merged, used_pages
 from cnisandbox.boundary.state import state_paths
 from cnisandbox.boundary.syscalls import lib
-from cnisandbox.boundary.workers import Ahead
-from cnisandbox.hints import NoReturn
-from cnisandbox.plugin import Plugin, run
+from cnisandbox.zygote import protocol
+from cnisandbox.zygote.slot import Ends, Play, Served, live, own_facts
 
 # LIMIT: seconds; it takes a tenth of one.
 _TIME_LIMIT_S = 10.0
 _LOOK_AGAIN_S = 0.001
 _PIPE_BYTES = 4096
-# What most calls ask for. None of host-local, which is called by itself only for plugins of others: others need the
-# memory more.
+_BUILD_ID = bytes(32)
 _ADDRESSES = '"ipam": {"type": "host-local", "ranges": [[{"subnet": "192.0.2.0/24"}]]}'
-_NETCONFS = {
-    "bridge": f'{{"cniVersion": "1.0.0", "name": "x", "type": "bridge", "isDefaultGateway": true, {_ADDRESSES}}}',
-    "loopback": '{"cniVersion": "1.0.0", "name": "x", "type": "loopback"}',
+# What most calls ask for, at levels that they ask for. None of host-local, which is called by itself only for plugins
+# of others, and loopback at no other level: others need the memory more.
+_CALLS = {
+    "bridge": (
+        f'{{"cniVersion": "1.0.0", "name": "x", "type": "bridge", "isDefaultGateway": true, {_ADDRESSES}}}',
+        ("mediated", "hardened"),
+    ),
+    "loopback": ('{"cniVersion": "1.0.0", "name": "x", "type": "loopback"}', ("hardened",)),
 }
 
 
-# Plays on a stage, with the parameters of a call and what is made ahead of it with; says what was used.
-Play = Callable[[dict[str, str], int], dict[str, Pages]]
-
-
-def rehearse(play: Play, mounts_fd: int) -> dict[str, Pages]:
-    """Have a call served, and look at what it has used.
+def rehearse(served: Served, play: Play, mounts_fd: int) -> dict[str, Pages]:
+    """Have calls served, and look at what they have used.
 
     Args:
-        play: Has it served, where it has no influence on anything, with the parameters of an ADD.
-        mounts_fd: What is made ahead of it is made with that.
+        served: Whose calls.
+        play: Has them served, where they have no influence on anything, with the parameters of ADDs.
+        mounts_fd: What is made ahead of them is made with that.
 
     Returns:
         Role of a process to its pages; empty when the rehearsal has failed.
@@ -63,7 +63,7 @@ def rehearse(play: Play, mounts_fd: int) -> dict[str, Pages]:
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             _die_with_parent()
-            os.write(write_fd, _format(play(_enter_stage(), mounts_fd)))
+            os.write(write_fd, _format(play(served, _enter_stage(), mounts_fd)))
         except Exception as error:  # noqa: BLE001 - whatever it is, calls are served without what could be learned
             os.write(2, f"cnisandbox: rehearse: {type(error).__name__}: {error}\n".encode("utf-8", "replace"))
         finally:
@@ -97,7 +97,7 @@ def _read_to_end(fd: int) -> bytes:
 
 
 def _enter_stage() -> dict[str, str]:
-    """Leave everything that others see; returns the parameters of a call."""
+    """Leave everything that others see; returns the parameters of all calls."""
     namespaces.enter_own_namespaces()
     view.make_private()
     for path in state_paths():
@@ -106,42 +106,46 @@ def _enter_stage() -> dict[str, str]:
     namespaces.enter_empty_netns()
     return {
         "CNI_COMMAND": "ADD",
-        "CNI_CONTAINERID": "x",
         "CNI_IFNAME": "eth0",
-        "CNI_NETNS": f"/proc/{_fork_container()}/ns/net",
         "CNI_PATH": "/usr/bin",
     }
 
 
-def play_of(plugin: type[Plugin], prepare: Callable[[Settle, int], Ahead]) -> Play | None:
-    """Make a play of an ADD of a plugin of ours; None where none was written.
-
-    Args:
-        plugin: The plugin.
-        prepare: Makes what can be made ahead.
-    """
-    netconf = _NETCONFS.get(plugin.name)
-    if netconf is None:
+def play_of(name: str) -> Play | None:
+    """Make a play of a plugin of ours, of ADDs; None where none was written."""
+    if name not in _CALLS:
         return None
-    return lambda variables, mounts_fd: _play(plugin, netconf, lambda settle: prepare(settle, mounts_fd), variables)
+    netconf, levels = _CALLS[name]
+
+    def play(served: Served, variables: dict[str, str], mounts_fd: int) -> dict[str, Pages]:
+        found = [
+            _play(served, netconf, in_new_container(variables) | {"CNISANDBOX_LEVEL": level}, mounts_fd)
+            for level in levels
+        ]
+        return {role: merged(pages[role] for pages in found) for role in found[0]}
+
+    return play
 
 
-def _play(
-    plugin: type[Plugin], netconf: str, prepare: Callable[[Settle], Ahead], variables: dict[str, str]
-) -> dict[str, Pages]:
+def _play(served: Served, netconf: str, variables: dict[str, str], mounts_fd: int) -> dict[str, Pages]:
     result_fd, full_fd = os.pipe2(os.O_CLOEXEC)
     fill(full_fd)
-    standard = (pipe_with(netconf.encode()), full_fd, 2)
-    pid = begin(variables, standard, lambda: run(plugin, prepare(lambda _: None)))
+    pid = begin(served, variables, (pipe_with(netconf.encode()), full_fd, 2), mounts_fd)
     os.close(full_fd)
     wait_until_it_writes(pid, lambda: 1)
     pages = pages_of(pid)
-    pages.pop("", None)  # one that has ended
+    pages.pop("", None)  # one that has just ended
     empty(result_fd)
     _, status = os.waitpid(pid, 0)
     if status:
         raise ChildProcessError(os.read(result_fd, _PIPE_BYTES).decode("utf-8", "replace"))
     return pages
+
+
+def in_new_container(variables: dict[str, str]) -> dict[str, str]:
+    """Complete the parameters of a call: it is for another container than those before."""
+    pid = _fork_container()
+    return variables | {"CNI_CONTAINERID": f"x{pid}", "CNI_NETNS": f"/proc/{pid}/ns/net"}
 
 
 def _fork_container() -> int:
@@ -158,25 +162,67 @@ def _fork_container() -> int:
     return pid
 
 
-def begin(variables: dict[str, str], standard: tuple[int, int, int], serve: Callable[[], NoReturn]) -> int:
-    """Fork a slot that has taken a call.
+def begin(served: Served, variables: dict[str, str], standard: tuple[int, int, int], mounts_fd: int) -> int:
+    """Fork a slot, and have it take a call as of a launcher, which we are.
 
     Args:
+        served: Whose call it is.
         variables: The call's environment.
         standard: Its standard input, output and error.
-        serve: What it does.
+        mounts_fd: See `Ends`.
 
     Returns:
-        Its process id; it ends with us.
+        Its process id.
+
+    Raises:
+        ChildProcessError: it has not taken it.
     """
+    listener, told, control = _ends()
+    ends = Ends(listener, control, _BUILD_ID, os.getpid(), own_facts(), mounts_fd)
     pid = os.fork()
     if pid == 0:
-        _die_with_parent()
-        for target, fd in enumerate(standard):
-            os.dup2(fd, target)
-        os.environ.update(variables)
-        serve()
+        try:
+            live(served, ends, {})
+        finally:
+            os._exit(1)
+    launcher = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
+    launcher.connect(listener.getsockname())
+    # Closed here: its end is to end the conversation.
+    listener.close()
+    control.close()
+    # It fetches what we have at these numbers.
+    own = [os.dup(number) for number in range(3)]
+    for number, fd in enumerate(standard):
+        os.dup2(fd, number)
+    status_fd = os.open("/dev/null", os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        words = [f"{name}={value}" for name, value in variables.items()]
+        _converse(launcher, ["", *words] if served.has_subject else words, status_fd)
+    finally:
+        for number, fd in enumerate(own):
+            os.dup2(fd, number)
+        for fd in (*own, status_fd):
+            os.close(fd)
+        launcher.close()
+        told.close()
     return pid
+
+
+def _ends() -> tuple[_socket.socket, _socket.socket, _socket.socket]:
+    """Make what a slot has of its zygote: where launchers connect, and two ends of a connection."""
+    listener = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
+    listener.setsockopt(_socket.SOL_SOCKET, _socket.SO_PASSCRED, 1)
+    listener.bind("")  # the kernel chooses a name, which counts in our netns: nobody else is there
+    listener.listen(1)
+    return (listener, *_socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET))
+
+
+def _converse(launcher: _socket.socket, words: list[str], status_fd: int) -> None:
+    _, _, nonce = protocol.HELLO.unpack(launcher.recv(protocol.HELLO.size))
+    environment = "\0".join(words).encode()
+    launcher.send(protocol.REQUEST.pack(protocol.PROTOCOL, nonce, status_fd, len(environment)) + environment)
+    if launcher.recv(1) != protocol.TAKEN:
+        raise ChildProcessError("the slot has not taken the call")
 
 
 def pipe_with(data: bytes) -> int:
@@ -233,7 +279,8 @@ def pages_of(pid: int) -> dict[str, Pages]:
     """Say what a process has used, and those below it; by their roles."""
     found = {_role(pid): used_pages(pid)}
     for child in _children(pid):
-        found |= pages_of(child)
+        with suppress(ProcessLookupError):  # it has ended
+            found |= pages_of(child)
     return found
 
 

@@ -57,8 +57,8 @@ def compile_filters() -> None:
         seccomp.foreign_filter((), is_mediated=True, has_unix_sockets=has_unix_sockets)
 
 
-def play(variables: dict[str, str], _mounts_fd: int) -> dict[str, Pages]:
-    """Have the runner serve the call, and say what its processes have used."""
+def play(served: Served, variables: dict[str, str], mounts_fd: int) -> dict[str, Pages]:
+    """Have the runner serve a call, and say what its processes have used."""
     attest_path = f"{state_paths()[0]}/attest"
     os.mkfifo(attest_path, 0o600)
     attest_fd = os.open(attest_path, os.O_RDWR | os.O_CLOEXEC)
@@ -67,9 +67,10 @@ def play(variables: dict[str, str], _mounts_fd: int) -> dict[str, Pages]:
     messages = [encode_datagram(NETLINK_ROUTE, [message]).hex() for message in _MESSAGES]
     arguments = ("-IS", "-c", _PROGRAM, *messages)
     options = Options(os.path.realpath(sys.executable), arguments, profile="bridge", attest_path=attest_path)
-    status_fd = os.open("/dev/null", os.O_WRONLY | os.O_CLOEXEC)
     standard = (rehearsal.pipe_with(_NETCONF), says_fd, says_fd)
-    pid = rehearsal.begin(variables, standard, lambda: run(options, Slot(status_fd, make_ahead(lambda _: None))))
+    # A shim gives no arguments to what it stands before.
+    served = served._replace(begin=lambda ahead, taken: run(options, Slot(taken.status_fd, ahead)))
+    pid = rehearsal.begin(served, rehearsal.in_new_container(variables), standard, mounts_fd)
     try:
         # The worker, before it is the plugin, waits for the keeper, who waits for us.
         rehearsal.wait_until_it_writes(pid, lambda: _number_of(pid, attest_path))

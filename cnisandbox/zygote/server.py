@@ -30,7 +30,7 @@ from cnisandbox.hints import NamedTuple, NoReturn
 from cnisandbox.light import signal
 from cnisandbox.plugin import Plugin
 from cnisandbox.zygote import code, mounts, protocol, runner, slot
-from cnisandbox.zygote.rehearsal import rehearse
+from cnisandbox.zygote.rehearsal import play_of, rehearse
 from cnisandbox.zygote.slot import Ends, Served
 
 # LIMIT: seconds of a call; a runtime gives up after minutes at the latest.
@@ -133,7 +133,7 @@ class Server:
         gc.disable()
         for pool in self._pools:
             if pool.served.play is not None:
-                pool.pages = rehearse(pool.served.play, self._mounts_fd)
+                pool.pages = rehearse(pool.served, pool.served.play, self._mounts_fd)
                 if not pool.pages:
                     self._warn(f"rehearse {pool.served.name}: it has failed; calls will take longer")
         while not self._asked:
@@ -181,10 +181,8 @@ class Server:
         if pid == 0:
             try:
                 signal.set_wakeup_fd(-1)
-                set_title(f"cnisandbox: slot [{pool.served.name}]")
                 ends = Ends(pool.listener, self._control, self._build_id, zygote, self._own, self._mounts_fd)
-                slot.close_all_but(ends, pool.served.held)
-                slot.serve(pool.served, ends, pool.pages)
+                slot.live(pool.served, ends, pool.pages)
             finally:
                 os._exit(3)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, blocked)
@@ -334,7 +332,7 @@ def main() -> NoReturn:
     pools = []
     for word in sockets:
         name, _, fd = word.partition("=")
-        served = runner.SERVED if name == protocol.RUNNER else slot.of_plugin(_plugin(name), plugin_dirs, empty_netns)
+        served = _served(name, plugin_dirs, empty_netns)
         pools.append(Pool(served, _listener(int(fd)), int(pool) or _SLOTS.get(name, 1)))
     # ORDER: after everything was imported.
     if code.last_change(package) != last_change:
@@ -347,6 +345,12 @@ def main() -> NoReturn:
     if Server(pools, bytes.fromhex(build_id), mounts_fd, _warn).run(float(idle_exit) or None) == signal.SIGHUP:
         _start_anew(again, own_variables, pools)
     os._exit(0)
+
+
+def _served(name: str, plugin_dirs: tuple[str, ...], empty_netns: namespaces.Netns) -> Served:
+    if name == protocol.RUNNER:
+        return runner.SERVED
+    return slot.of_plugin(_plugin(name), plugin_dirs, empty_netns, play_of(name))
 
 
 def _plugin(name: str) -> type[Plugin]:

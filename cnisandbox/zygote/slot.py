@@ -29,13 +29,13 @@ from cnisandbox.boundary.ahead import Settle
 from cnisandbox.boundary.namespaces import Netns
 from cnisandbox.boundary.pages import Pages, fetch
 from cnisandbox.boundary.syscalls import checked, lib
+from cnisandbox.boundary.title import set_title
 from cnisandbox.boundary.workers import Ahead, make_ahead
 from cnisandbox.errors import CniError
 from cnisandbox.hints import Any, NamedTuple, NoReturn
 from cnisandbox.light import signal
 from cnisandbox.plugin import Plugin, needs_of, run
 from cnisandbox.zygote import protocol
-from cnisandbox.zygote.rehearsal import Play, play_of
 
 # LIMIT: seconds for a launcher to send its request; it does so at once. Less than the patience of those behind it.
 _REQUEST_TIMEOUT_S = 0.5
@@ -90,6 +90,10 @@ class Taken(NamedTuple):
     directory_fd: int
 
 
+# Has a call of whom it is told served, with the parameters of it and `Ends.mounts_fd`; says what each role has used.
+Play = Callable[["Served", dict[str, str], int], dict[str, Pages]]
+
+
 class Served(NamedTuple):
     """Whose calls a slot serves.
 
@@ -98,7 +102,7 @@ class Served(NamedTuple):
         prepare: Makes what can be made ahead of a call, with `Ends.mounts_fd`; has each process settle, that has the
             role named, before it waits.
         begin: Is the entry of a call, with what was made.
-        play: Has a call served for a rehearsal, with the parameters of it; None where there is nothing to be rehearsed.
+        play: The rehearsal; None where there is nothing to be rehearsed.
         has_subject: Whether launchers say something before the environment.
         held: Descriptors of the zygote that it needs.
     """
@@ -111,13 +115,14 @@ class Served(NamedTuple):
     held: tuple[int, ...] = ()
 
 
-def of_plugin(plugin: type[Plugin], plugin_dirs: tuple[str, ...], empty_netns: Netns) -> Served:
+def of_plugin(plugin: type[Plugin], plugin_dirs: tuple[str, ...], empty_netns: Netns, play: Play | None) -> Served:
     """Serve the calls of a plugin of ours.
 
     Args:
         plugin: The plugin.
         plugin_dirs: Directories of plugins that calls are expected to name.
         empty_netns: For engines at mediated.
+        play: The rehearsal, if there is one.
     """
 
     def prepare(settle: Settle, mounts_fd: int) -> Ahead:
@@ -127,19 +132,21 @@ def of_plugin(plugin: type[Plugin], plugin_dirs: tuple[str, ...], empty_netns: N
         plugin.name,
         prepare,
         lambda ahead, taken: run(plugin, ahead, taken.status_fd),
-        play_of(plugin, prepare),
+        play,
         held=(empty_netns.fd,),
     )
 
 
-def serve(served: Served, ends: Ends, pages: dict[str, Pages]) -> NoReturn:
-    """Be a slot.
+def live(served: Served, ends: Ends, pages: dict[str, Pages]) -> NoReturn:
+    """Be a slot, in a process that was just forked.
 
     Args:
         served: Whose calls it serves.
-        ends: What it has of the zygote.
+        ends: What it has of the zygote; everything else is closed.
         pages: What processes of each role are going to use.
     """
+    set_title(f"cnisandbox: slot [{served.name}]")
+    limits.close_all_but({0, 1, 2, ends.listener.fileno(), ends.control.fileno(), ends.mounts_fd, *served.held})
 
     def settle(role: str) -> None:
         if role in pages:
@@ -359,8 +366,3 @@ def _adopt(taken: Taken) -> None:
         os.dup2(fd, target)
         os.close(fd)
     os.environ.update(taken.variables)  # it is empty: the zygote has none
-
-
-def close_all_but(ends: Ends, held: tuple[int, ...]) -> None:
-    """Let go of what belongs to other slots, in the child."""
-    limits.close_all_but({0, 1, 2, ends.listener.fileno(), ends.control.fileno(), ends.mounts_fd, *held})

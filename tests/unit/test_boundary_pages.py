@@ -1,10 +1,27 @@
-"""Few pages are used, because a heap has no gaps."""
+"""Pages that are fetched: put together, and few of them, because a heap has no gaps."""
 
 import mmap
 
-from cnisandbox.boundary.pages import fill_gaps
+from cnisandbox.boundary.pages import Pages, fill_gaps, merged
 
 PAGE = mmap.PAGESIZE
+
+
+def test_what_several_use_is_fetched_once() -> None:
+    first = Pages([(10 * PAGE, 2 * PAGE), (20 * PAGE, PAGE)], [])
+    second = Pages([(0, PAGE), (11 * PAGE, 2 * PAGE), (21 * PAGE, PAGE)], [(40 * PAGE, PAGE)])
+    assert merged([first, second]) == Pages(
+        [(0, PAGE), (10 * PAGE, 3 * PAGE), (20 * PAGE, 2 * PAGE)], [(40 * PAGE, PAGE)]
+    )
+
+
+def test_what_is_in_another_is_fetched_with_it() -> None:
+    assert merged([Pages([(0, 9 * PAGE)], []), Pages([(PAGE, PAGE)], [])]) == Pages([(0, 9 * PAGE)], [])
+
+
+def test_of_one_alone_nothing_changes() -> None:
+    pages = Pages([(0, PAGE), (2 * PAGE, PAGE)], [(9 * PAGE, PAGE)])
+    assert merged([pages]) == pages
 
 
 def test_without_gaps_things_lie_side_by_side() -> None:
