@@ -305,20 +305,29 @@ def _facts(process: str) -> Self:
 
     Raises:
         OSError: it has gone.
+        ValueError: the kernel does not say.
     """
     directory = f"/proc/{process}"
-    namespaces = tuple(os.stat(f"{directory}/ns/{name}").st_ino for name in _SAME)
+    namespaces = tuple(os.readlink(f"{directory}/ns/{name}") for name in _SAME)
     root = os.stat(f"{directory}/root")
     fd = os.open(f"{directory}/status", os.O_RDONLY | os.O_CLOEXEC)
     try:
-        lines = os.read(fd, _STATUS_BYTES).decode("ascii", "replace").splitlines()
+        status = os.read(fd, _STATUS_BYTES)
     finally:
         os.close(fd)
-    status = dict(line.split(":\t", 1) for line in lines if ":\t" in line)
     # The root by number and by path: a directory that it is mounted at again has the same number.
     place = (root.st_dev, root.st_ino, os.readlink(f"{directory}/root"))
-    facts = (namespaces, place, status["NoNewPrivs"], status["Seccomp"], _label(directory))
-    return Self(facts, int(status["CapEff"], 16))
+    facts = (namespaces, place, _field(status, b"NoNewPrivs"), _field(status, b"Seccomp"), _label(directory))
+    return Self(facts, int(_field(status, b"CapEff"), 16))
+
+
+def _field(status: bytes, name: bytes) -> bytes:
+    # The first of the name: a process has an influence on its own name only, in which the kernel escapes what ends a
+    # line.
+    _, found, rest = status.partition(b"\n" + name + b":\t")
+    if not found:
+        raise ValueError(f"/proc/PID/status has no {name.decode()}")
+    return rest.partition(b"\n")[0]
 
 
 def _label(directory: str) -> bytes:
@@ -337,7 +346,7 @@ def _label(directory: str) -> bytes:
 def _is_fit(pid: int, own: Self) -> bool:
     try:
         peer = _facts(str(pid))
-    except (OSError, KeyError, ValueError):
+    except (OSError, ValueError):
         return False
     return peer.facts == own.facts and peer.capabilities & own.capabilities == own.capabilities
 
