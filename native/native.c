@@ -133,9 +133,11 @@ int native_close_range(unsigned int first, unsigned int last, unsigned int flags
 	return (int)checked(syscall(SYS_close_range, first, last, flags));
 }
 
-int native_madvise(uint64_t address, uint64_t bytes, int advice)
+/* Ranges: address and size, address and size, and so on. What it does not work for is left out. */
+void native_madvise(const uint64_t *ranges, size_t count, int advice)
 {
-	return (int)checked(madvise((void *)(uintptr_t)address, bytes, advice));
+	for (; count; count--, ranges += 2)
+		madvise((void *)(uintptr_t)ranges[0], ranges[1], advice);
 }
 
 /* Which descriptors below `end` are open: their numbers to `fds`, and how many as the result. */

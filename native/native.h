@@ -11,7 +11,7 @@ int native_set_securebits(unsigned long bits);
 int native_empty_bounding_set(void);
 int native_cut_capabilities(uint64_t held, uint64_t inheritable);
 int native_close_range(unsigned int first, unsigned int last, unsigned int flags);
-int native_madvise(uint64_t address, uint64_t bytes, int advice);
+void native_madvise(const uint64_t *ranges, size_t count, int advice);
 void native_fill_gaps(void);
 int native_open_descriptors(int *fds, int end);
 int native_pidfd_open(int pid);

@@ -11,10 +11,10 @@ Source: proc_pid_pagemap(5), madvise(2) (MADV_POPULATE_READ, Linux 5.14).
 """
 
 import os
+from array import array
 from collections.abc import Iterable
-from itertools import chain
 
-from cnisandbox.boundary.syscalls import lib
+from cnisandbox.boundary.syscalls import ffi, lib
 from cnisandbox.hints import NamedTuple
 
 _MADV_POPULATE_READ = 22
@@ -30,15 +30,17 @@ _MAPS_BYTES = 1 << 20
 
 
 class Pages(NamedTuple):
-    """Ranges of addresses: first, and bytes.
+    """Ranges of addresses, each of two numbers: its first address, how many bytes it has.
+
+    They lie side by side: whoever goes through a list of objects copies the pages that these are on.
 
     Attributes:
         written: What was written to; a copy of one's own is needed.
         read: What was read only: one page of those that come together.
     """
 
-    written: list[tuple[int, int]]
-    read: list[tuple[int, int]]
+    written: "array[int]"
+    read: "array[int]"
 
 
 def used_pages(pid: int) -> Pages:
@@ -51,7 +53,7 @@ def used_pages(pid: int) -> Pages:
         OSError: it has gone, or we may not look at it.
     """
     page_bytes = os.sysconf("SC_PAGESIZE")
-    pages = Pages([], [])
+    pages = Pages(array("Q"), array("Q"))
     fd = os.open(f"/proc/{pid}/pagemap", os.O_RDONLY | os.O_CLOEXEC)
     try:
         for first, last, modes in _mappings(pid):
@@ -91,18 +93,18 @@ def _mappings(pid: int) -> list[tuple[int, int, str]]:
     return found
 
 
-def _add(ranges: list[tuple[int, int]], address: int, page_bytes: int) -> None:
-    if ranges and sum(ranges[-1]) == address:
-        ranges[-1] = (ranges[-1][0], ranges[-1][1] + page_bytes)
+def _add(ranges: "array[int]", first: int, count: int) -> None:
+    """Add a range that begins in or behind the last one."""
+    if ranges and first <= ranges[-2] + ranges[-1]:
+        ranges[-1] = max(ranges[-1], first + count - ranges[-2])
     else:
-        ranges.append((address, page_bytes))
+        ranges.extend((first, count))
 
 
 def fetch(pages: Pages) -> None:
     """Fetch pages; what is not mapped here is left out, and costs a fault later or never."""
     for ranges, advice in ((pages.written, _MADV_POPULATE_WRITE), (pages.read, _MADV_POPULATE_READ)):
-        for address, count in ranges:
-            lib.native_madvise(address, count, advice)
+        lib.native_madvise(ffi.from_buffer("uint64_t[]", ranges), len(ranges) // 2, advice)
 
 
 def merged(parts: Iterable[Pages]) -> Pages:
@@ -111,14 +113,10 @@ def merged(parts: Iterable[Pages]) -> Pages:
     return Pages(_joined(written), _joined(read))
 
 
-def _joined(parts: Iterable[list[tuple[int, int]]]) -> list[tuple[int, int]]:
-    joined: list[tuple[int, int]] = []
-    for first, count in sorted(chain.from_iterable(parts)):
-        if joined and first <= sum(joined[-1]):
-            start = joined[-1][0]
-            joined[-1] = (start, max(sum(joined[-1]), first + count) - start)
-        else:
-            joined.append((first, count))
+def _joined(parts: "Iterable[array[int]]") -> "array[int]":
+    joined = array("Q")
+    for first, count in sorted(pair for part in parts for pair in zip(part[::2], part[1::2], strict=True)):
+        _add(joined, first, count)
     return joined
 
 

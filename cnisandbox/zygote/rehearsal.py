@@ -17,6 +17,7 @@ import os
 import select
 import signal
 import time
+from array import array
 from collections.abc import Callable
 from contextlib import suppress
 
@@ -302,19 +303,13 @@ def _read(path: str) -> str:
 
 
 def _format(pages: dict[str, Pages]) -> bytes:
-    lines = [
-        f"{first} {count} {kind} {role}\n"
-        for role, of_role in pages.items()
-        for kind, ranges in of_role._asdict().items()
-        for first, count in ranges
-    ]
-    return "".join(lines).encode()
+    lines = [":".join([role, *(ranges.tobytes().hex() for ranges in of_role)]) for role, of_role in pages.items()]
+    return "\n".join(lines).encode()
 
 
 def _parse(text: bytes) -> dict[str, Pages]:
-    pages: dict[str, Pages] = {}
+    pages = {}
     for line in text.decode().splitlines():
-        first, count, kind, role = line.split(" ", 3)
-        of_role = pages.setdefault(role, Pages([], []))
-        (of_role.written if kind == "written" else of_role.read).append((int(first), int(count)))
+        role, *of_role = line.split(":")
+        pages[role] = Pages(*(array("Q", bytes.fromhex(ranges)) for ranges in of_role))
     return pages

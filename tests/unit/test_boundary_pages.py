@@ -1,27 +1,30 @@
 """Pages that are fetched: put together, and few of them, because a heap has no gaps."""
 
 import mmap
+from array import array
 
 from cnisandbox.boundary.pages import Pages, fill_gaps, merged
 
 PAGE = mmap.PAGESIZE
 
 
+def pages(*written: int, read: tuple[int, ...] = ()) -> Pages:
+    """Numbers of pages, and how many follow."""
+    return Pages(*(array("Q", (number * PAGE for number in ranges)) for ranges in (written, read)))
+
+
 def test_what_several_use_is_fetched_once() -> None:
-    first = Pages([(10 * PAGE, 2 * PAGE), (20 * PAGE, PAGE)], [])
-    second = Pages([(0, PAGE), (11 * PAGE, 2 * PAGE), (21 * PAGE, PAGE)], [(40 * PAGE, PAGE)])
-    assert merged([first, second]) == Pages(
-        [(0, PAGE), (10 * PAGE, 3 * PAGE), (20 * PAGE, 2 * PAGE)], [(40 * PAGE, PAGE)]
-    )
+    parts = [pages(10, 2, 20, 1), pages(0, 1, 11, 2, 21, 1, read=(40, 1))]
+    assert merged(parts) == pages(0, 1, 10, 3, 20, 2, read=(40, 1))
 
 
 def test_what_is_in_another_is_fetched_with_it() -> None:
-    assert merged([Pages([(0, 9 * PAGE)], []), Pages([(PAGE, PAGE)], [])]) == Pages([(0, 9 * PAGE)], [])
+    assert merged([pages(0, 9), pages(1, 1)]) == pages(0, 9)
 
 
 def test_of_one_alone_nothing_changes() -> None:
-    pages = Pages([(0, PAGE), (2 * PAGE, PAGE)], [(9 * PAGE, PAGE)])
-    assert merged([pages]) == pages
+    alone = pages(0, 1, 2, 1, read=(9, 1))
+    assert merged([alone]) == alone
 
 
 def test_without_gaps_things_lie_side_by_side() -> None:
