@@ -340,7 +340,11 @@ class TestMounts:
     def test_a_slot_is_where_it_was(self, world: World, plugin_dir: str) -> None:
         zygote = started(world, plugin_dir)
         (slot,) = zygote.slots()
-        inodes = {os.stat(f"/proc/{pid}/ns/mnt").st_ino for pid in descendants(zygote.pid)}
+
+        def namespaces_of_all() -> set[int]:
+            return {os.stat(f"/proc/{pid}/ns/mnt").st_ino for pid in descendants(zygote.pid)}
+
+        # Those that wait for a call of ours or of the runner, each in one of its own; they get ready beside the slot.
+        wait_until(lambda: len(namespaces_of_all()) == 8)
         assert os.stat(f"/proc/{slot}/ns/mnt").st_ino == os.stat(f"/proc/{zygote.pid}/ns/mnt").st_ino
-        assert len(inodes) == 8  # those that wait for a call of ours or of the runner, each in one of its own
         assert not [fd for fd in Path(f"/proc/{slot}/fd").iterdir() if "mnt:" in str(fd.readlink())][1:]
