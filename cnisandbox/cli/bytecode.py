@@ -17,14 +17,21 @@ if TYPE_CHECKING:
 # As a launcher does it, without the bundle. What the interpreter starts with is loaded before a bundle can be used.
 _LIST_MODULES = """\
 import sys
+from _frozen_importlib_external import ExtensionFileLoader, SourceFileLoader
 sys.path += {directories!r}
-before = set(sys.modules)
+executed, execute = [], SourceFileLoader.exec_module
+def exec_module(loader, module):
+    execute(loader, module)
+    executed.append(module)
+SourceFileLoader.exec_module = exec_module
 {imports}
-found = [(name, getattr(sys.modules[name], "__spec__", None)) for name in sys.modules if name not in before]
+needed = set(executed)
+{late_imports}
+specs = [(module.__spec__, module in needed) for module in executed]
+loaded = [getattr(module, "__spec__", None) for module in sys.modules.values()]
+specs += [(spec, False) for spec in loaded if isinstance(getattr(spec, "loader", None), ExtensionFileLoader)]
 print((sys.path, [
-    (name, spec.origin, spec.cached, spec.submodule_search_locations)
-    for name, spec in found
-    if type(getattr(spec, "loader", None)).__name__ in ("SourceFileLoader", "ExtensionFileLoader")
+    (spec.name, spec.origin, spec.cached, spec.submodule_search_locations, is_needed) for spec, is_needed in specs
 ]))
 """
 
@@ -63,7 +70,7 @@ def unused_bundles(names: list[str] | None = None) -> dict[str, str]:
         Those names, each with the reason; nothing if all are in order.
     """
     names = _bundles() if names is None else names
-    search_path, _ = _list_modules("")
+    search_path, _ = _list_modules("", "")
     reasons = {name: _why_unused(launcher.bundle_path(name), search_path) for name in names}
     return {plugin: why for plugin, why in reasons.items() if why}
 
@@ -99,12 +106,15 @@ def _why_unused(path: str, search_path: list[str]) -> str:
 
 def _content(plugin: str) -> bytes:
     """Compile every module that a plugin imports."""
-    imports = f"import cnisandbox.plugins.{plugin.replace('-', '_')}, cnisandbox.engine, cnisandbox.late"
-    search_path, modules = _list_modules(_SHIM_IMPORTS if plugin == SHIM else imports)
+    if plugin == SHIM:
+        search_path, modules = _list_modules(_SHIM_IMPORTS, "")
+    else:
+        imports = f"import cnisandbox.plugins.{plugin.replace('-', '_')}, cnisandbox.engine"
+        search_path, modules = _list_modules(imports, "import cnisandbox.late")
     # Its format is what bundle.py makes of it, and its filters what their makers do: it is no fresher than those.
     sources = [_source(path) for path in (bundle.__file__, *_filter_makers())]
     codes: list[CodeType | None] = []
-    for name, path, cached, _ in modules:
+    for name, path, cached, *_ in modules:
         # ORDER: the state first; a change between the two then makes the bundle stale
         sources.append(_source(path))
         if cached is None:
@@ -153,9 +163,16 @@ def _code(source: ast.Module | str, path: str) -> CodeType:
     return code
 
 
-def _list_modules(imports: str) -> "tuple[list[str], list[Module]]":
-    """Ask the interpreter that a launcher starts for its module path, and for what these imports load."""
-    program = _LIST_MODULES.format(directories=launcher.import_directories(), imports=imports)
+def _list_modules(imports: str, late_imports: str) -> "tuple[list[str], list[Module]]":
+    """Ask the interpreter that a launcher starts for its module path, and for what these imports load.
+
+    Args:
+        imports: What every call imports.
+        late_imports: What some calls import.
+    """
+    program = _LIST_MODULES.format(
+        directories=launcher.import_directories(), imports=imports, late_imports=late_imports
+    )
     argv = [launcher.interpreter(), "-IS", "-c", program]
     done = subprocess.run(argv, check=True, capture_output=True, text=True)  # noqa: S603
     search_path, modules = ast.literal_eval(done.stdout)

@@ -48,14 +48,18 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 @pytest.fixture
 def path(place: Path) -> Path:
     """A bundle of the package. To tell from where a module comes, the bundle has another value than the source."""
+    return make(place, "WHERE = 'bundle'\n", is_needed=False)
+
+
+def make(place: Path, text: str, *, is_needed: bool) -> Path:
     directory = place / "cache"
     directory.mkdir(mode=0o755)
     package, inner = (place / name for name in SOURCES)
     modules: list[bundle.Module] = [
-        (PACKAGE, str(package), importlib.util.cache_from_source(str(package)), [str(package.parent)]),
-        (INNER, str(inner), importlib.util.cache_from_source(str(inner)), None),
+        (INNER, str(inner), importlib.util.cache_from_source(str(inner)), None, is_needed),
+        (PACKAGE, str(package), importlib.util.cache_from_source(str(package)), [str(package.parent)], is_needed),
     ]
-    codes: list[CodeType | None] = [code_of("WHERE = 'bundle'\n", package), code_of(inner.read_text(), inner)]
+    codes: list[CodeType | None] = [code_of(inner.read_text(), inner), code_of(text, package)]
     sources = [(str(source), source.stat().st_mtime_ns, source.stat().st_size) for source in (package, inner)]
     made = directory / "a.bundle"
     made.write_bytes(bundle.pack(sys.path, sources, modules, codes))
@@ -105,6 +109,25 @@ class TestUse:
             imported(INNER).fail()
         frame = traceback.extract_tb(caught.value.__traceback__)[-1]
         assert (frame.filename, frame.line) == (f"{place}/bundled/inner.py", "raise LookupError('as it should')")
+
+    def test_what_every_call_needs_is_imported_at_once(self, place: Path) -> None:
+        usual = [vars(imported(name)) for name in (PACKAGE, INNER)]
+        for name in (PACKAGE, INNER):
+            del sys.modules[name]
+        path = make(place, "from bundled import inner\nWHERE = inner.__name__\n", is_needed=True)
+        assert bundle.use(str(path))
+        at_once = [sys.modules[name] for name in (PACKAGE, INNER)]
+        assert at_once == [imported(name) for name in (PACKAGE, INNER)]
+        assert came_from() == INNER
+        for then, now in zip(usual, map(vars, at_once), strict=True):
+            assert then.keys() == now.keys()
+            assert [then.get(name) for name in ATTRIBUTES] == [now.get(name) for name in ATTRIBUTES]
+            assert now["__loader__"] is now["__spec__"].loader
+
+    def test_what_has_been_imported_before_is_kept(self, place: Path) -> None:
+        before = imported()
+        assert bundle.use(str(make(place, "raise LookupError\n", is_needed=True)))
+        assert sys.modules[PACKAGE] is before
 
     def test_other_modules_are_imported_as_usual(self, path: Path, place: Path) -> None:
         (place / "bundled" / "later.py").write_text("WHERE = 'source'\n")
@@ -210,7 +233,7 @@ class TestWriting:
 
     def test_bundle_has_what_the_plugin_imports_and_nothing_that_is_there_before(self, directory: Path) -> None:
         bytecode.write_bundles()
-        search_path, _ = bytecode._list_modules("")
+        search_path, _ = bytecode._list_modules("", "")
         names = bundle.load(str(directory / "loopback.bundle"), search_path).keys()
         assert names >= {
             "cnisandbox",
@@ -221,9 +244,19 @@ class TestWriting:
         }
         assert not names & {"encodings", "os", "__main__", "cnisandbox.plugins.bridge"}
 
+    def test_modules_are_in_an_order_in_which_each_can_be_executed(self, directory: Path) -> None:
+        bytecode.write_bundles()
+        search_path, _ = bytecode._list_modules("", "")
+        found = bundle.load(str(directory / "bridge.bundle"), search_path)
+        names = list(found)
+        assert names.index("cnisandbox.errors") < names.index("cnisandbox.boundary.sandbox") < names.index("cnisandbox")
+        needed = {name for name, (module, _) in found.items() if module[-1]}
+        assert needed >= {"cnisandbox", "cnisandbox.engine", "cnisandbox.plugins.bridge"}
+        assert not needed & {"json", "cnisandbox.late", "cnisandbox.monitor.gate", "cnisandbox._native"}
+
     def test_extensions_are_found_where_they_are(self, directory: Path) -> None:
         bytecode.write_bundles()
-        search_path, _ = bytecode._list_modules("")
+        search_path, _ = bytecode._list_modules("", "")
         finder = bundle._Finder(bundle.load(str(directory / "bridge.bundle"), search_path))
         for name in ("cnisandbox._native", "cnisandbox._nftables", "_cffi_backend", "resource"):
             spec, usual = finder.find_spec(name), importlib.util.find_spec(name)
@@ -234,7 +267,7 @@ class TestWriting:
 
     def test_filters_of_a_bundle_are_what_would_be_compiled(self, directory: Path) -> None:
         bytecode.write_bundles()
-        search_path, _ = bytecode._list_modules("")
+        search_path, _ = bytecode._list_modules("", "")
         _, code = bundle.load(str(directory / "bridge.bundle"), search_path)[compiled.__name__]
         names: dict[str, Any] = {}
         exec(marshal.loads(code), names)
