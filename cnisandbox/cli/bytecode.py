@@ -7,7 +7,7 @@ from types import CodeType
 from typing import TYPE_CHECKING
 
 from cnisandbox import _native, bundle
-from cnisandbox.boundary import compiled
+from cnisandbox.boundary import calls, compiled
 from cnisandbox.cli import host, launcher
 from cnisandbox.errors import reason
 
@@ -35,8 +35,11 @@ print((sys.path, [
 ]))
 """
 
+_FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 # What may begin with a docstring.
-_DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+_DOCUMENTED = (ast.Module, ast.ClassDef, *_FUNCTIONS)
+# Marks of functions whose annotations are looked at when they are called.
+_DECLARING = (calls.declared.__name__, calls.declared_for_delegate.__name__)
 
 # The bundle that all shims in front of wrapped plugins use (cnisandbox/cli/shim.py).
 SHIM = "shim"
@@ -148,13 +151,28 @@ def _source(path: str) -> "Source":
 
 
 def _compiled(path: str) -> CodeType:
-    """Compile a module without its docstrings, which are a sixth of it; lines stay, for tracebacks."""
+    """Compile a module without what is only there to be read; lines stay, for tracebacks."""
     with open(path, "rb") as file:
         tree = ast.parse(file.read(), path)
     for node in ast.walk(tree):
         if isinstance(node, _DOCUMENTED) and ast.get_docstring(node, clean=False) is not None:
             node.body[:1] = [] if len(node.body) > 1 else [ast.copy_location(ast.Pass(), node.body[0])]
+        if isinstance(node, _FUNCTIONS) and not _is_declared(node):
+            _take_annotations(node)
     return _code(tree, path)
+
+
+def _is_declared(function: "ast.FunctionDef | ast.AsyncFunctionDef") -> bool:
+    """Whether values are checked against its annotations (cnisandbox/boundary/calls.py)."""
+    return any(isinstance(mark, ast.Name) and mark.id in _DECLARING for mark in function.decorator_list)
+
+
+def _take_annotations(function: "ast.FunctionDef | ast.AsyncFunctionDef") -> None:
+    arguments = function.args
+    for argument in (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs, arguments.vararg, arguments.kwarg):
+        if argument is not None:
+            argument.annotation = None
+    function.returns = None
 
 
 def _code(source: ast.Module | str, path: str) -> CodeType:

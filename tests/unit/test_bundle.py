@@ -327,14 +327,23 @@ class TestWhatIsLeftOut:
 'M.'
 class A:
     'C.'
+    x: int
 
-def f(x):
+def f(x: absent, *y: absent, z: absent = 2, **w: absent) -> absent:
     'D.'
     assert x
     return x
 
 def g():
     'E.'
+
+declared = declared_for_delegate = lambda function: function
+
+@declared
+def h(x: int) -> str: ...
+
+@declared_for_delegate
+def i(x: int) -> str: ...
 """
 
     @pytest.fixture
@@ -346,6 +355,13 @@ def g():
         names: dict[str, Any] = {"__name__": "a"}
         exec(code, names)
         assert [names["A"].__doc__, names["f"].__doc__, names["g"].__doc__, names.get("__doc__")] == [None] * 4
+        assert names["f"].__annotations__ == {}
+
+    def test_what_values_are_checked_against_is_there(self, code: CodeType) -> None:
+        names: dict[str, Any] = {"__name__": "a"}
+        exec(code, names)
+        assert names["A"].__annotations__ == {"x": int}
+        assert names["h"].__annotations__ == names["i"].__annotations__ == {"x": int, "return": str}
 
     def test_what_runs_is_as_it_was(self, code: CodeType) -> None:
         names: dict[str, Any] = {"__name__": "a"}
@@ -353,4 +369,4 @@ def g():
         assert (names["f"](1), names["g"]()) == (1, None)
         with pytest.raises(AssertionError) as caught:
             names["f"](0)
-        assert traceback.extract_tb(caught.value.__traceback__)[-1].lineno == 8
+        assert traceback.extract_tb(caught.value.__traceback__)[-1].lineno == 9
