@@ -24,11 +24,13 @@ _LIBSECCOMP = """
     int seccomp_export_bpf(const scmp_filter_ctx ctx, int fd);
 """
 
+_LIMITS = "".join(f"#define RLIMIT_{name} ...\n" for name in ("AS", "CORE", "CPU", "FSIZE", "NOFILE", "NPROC"))
+
 ffibuilder = FFI()
-ffibuilder.cdef((_HERE / "native.h").read_text() + _LIBSECCOMP)
+ffibuilder.cdef((_HERE / "native.h").read_text() + _LIBSECCOMP + _LIMITS)
 ffibuilder.set_source(
     "cnisandbox._native",
-    '#include <stdint.h>\n#include <stddef.h>\n#include <seccomp.h>\n#include "native.h"\n',
+    '#include <stdint.h>\n#include <stddef.h>\n#include <seccomp.h>\n#include <sys/resource.h>\n#include "native.h"\n',
     sources=["native/native.c", "native/notify.c"],  # relative to the project: setuptools insists
     include_dirs=["native"],
     depends=["native/native.h"],

@@ -17,6 +17,7 @@
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/vfs.h>
 #include <sys/wait.h>
@@ -149,6 +150,23 @@ int native_open_descriptors(int *fds, int end)
 		if (fcntl(fd, F_GETFD) >= 0 || errno != EBADF)
 			fds[count++] = fd;
 	return count;
+}
+
+/* The kernel's infinity is -1 here, as it is in Python. */
+int native_hard_limit(int kind, int64_t *value)
+{
+	struct rlimit limit = { 0, 0 };
+	int result = (int)checked(getrlimit(kind, &limit));
+
+	*value = (int64_t)limit.rlim_max;
+	return result;
+}
+
+int native_set_limit(int kind, int64_t value)
+{
+	const struct rlimit limit = { (rlim_t)value, (rlim_t)value };
+
+	return (int)checked(setrlimit(kind, &limit));
 }
 
 int native_pidfd_open(int pid)

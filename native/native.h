@@ -14,6 +14,8 @@ int native_close_range(unsigned int first, unsigned int last, unsigned int flags
 void native_madvise(const uint64_t *ranges, size_t count, int advice);
 void native_fill_gaps(void);
 int native_open_descriptors(int *fds, int end);
+int native_hard_limit(int kind, int64_t *value);
+int native_set_limit(int kind, int64_t value);
 int native_pidfd_open(int pid);
 int native_pidfd_send_signal(int pidfd, int signal_number);
 int native_pivot_root(const char *new_root, const char *put_old);

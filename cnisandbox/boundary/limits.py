@@ -4,7 +4,6 @@ Privilege: none; limits are only lowered.
 """
 
 import os
-import resource
 
 from cnisandbox.boundary.syscalls import checked, ffi, lib
 
@@ -15,14 +14,16 @@ PROCESSOR_S = 60
 # LIMIT: descriptors; a call needs about ten.
 DESCRIPTORS = 64
 
-_KINDS = {
-    "as": resource.RLIMIT_AS,
-    "core": resource.RLIMIT_CORE,
-    "cpu": resource.RLIMIT_CPU,
-    "fsize": resource.RLIMIT_FSIZE,
-    "nofile": resource.RLIMIT_NOFILE,
-    "nproc": resource.RLIMIT_NPROC,
+# Not by the module `resource`, which is a library of its own: to load it takes 0.2 ms.
+_KINDS: dict[str, int] = {
+    "as": lib.RLIMIT_AS,
+    "core": lib.RLIMIT_CORE,
+    "cpu": lib.RLIMIT_CPU,
+    "fsize": lib.RLIMIT_FSIZE,
+    "nofile": lib.RLIMIT_NOFILE,
+    "nproc": lib.RLIMIT_NPROC,
 }
+_INFINITY = -1
 _HIGHEST_DESCRIPTOR = 0xFFFFFFFF
 # LIMIT: how far to look where no limit was lowered; nothing of ours opens as many.
 _MOST_DESCRIPTORS = 1024
@@ -55,9 +56,7 @@ def lowered_limits(
         "nproc": processes,
     }
     now = current_limits()
-    return {
-        name: value if now[name] == resource.RLIM_INFINITY else min(value, now[name]) for name, value in wanted.items()
-    }
+    return {name: value if now[name] == _INFINITY else min(value, now[name]) for name, value in wanted.items()}
 
 
 def lower_limits(wanted: dict[str, int]) -> None:
@@ -67,7 +66,7 @@ def lower_limits(wanted: dict[str, int]) -> None:
         wanted: What `lowered_limits` says.
     """
     for name, value in wanted.items():
-        resource.setrlimit(_KINDS[name], (value, value))
+        checked(lib.native_set_limit(_KINDS[name], value), name)
 
 
 def current_limits() -> dict[str, int]:
@@ -76,7 +75,13 @@ def current_limits() -> dict[str, int]:
     Returns:
         Name to value; -1 is infinity.
     """
-    return {name: resource.getrlimit(kind)[1] for name, kind in _KINDS.items()}
+    return {name: _hard_limit(kind) for name, kind in _KINDS.items()}
+
+
+def _hard_limit(kind: int) -> int:
+    value = ffi.new("int64_t *")
+    checked(lib.native_hard_limit(kind, value), "limit")
+    return int(value[0])
 
 
 def close_all_but(keep: set[int]) -> None:
@@ -95,7 +100,7 @@ def open_descriptors() -> list[int]:
     Returns:
         Descriptor numbers, ascending.
     """
-    end = min(resource.getrlimit(resource.RLIMIT_NOFILE)[1], _MOST_DESCRIPTORS)
+    end = min(_hard_limit(_KINDS["nofile"]), _MOST_DESCRIPTORS)
     numbers = ffi.new("int[]", end)
     return list(numbers[0 : lib.native_open_descriptors(numbers, end)])
 

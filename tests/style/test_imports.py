@@ -26,7 +26,6 @@ ALLOWED_IN_BOUNDARY = {
     "gc",
     "os",
     "pwd",  # the service user
-    "resource",
     "select",
     "stat",
     "struct",

@@ -258,7 +258,7 @@ class TestWriting:
         bytecode.write_bundles()
         search_path, _ = bytecode._list_modules("", "")
         finder = bundle._Finder(bundle.load(str(directory / "bridge.bundle"), search_path))
-        for name in ("cnisandbox._native", "cnisandbox._nftables", "_cffi_backend", "resource"):
+        for name in ("cnisandbox._native", "cnisandbox._nftables", "_cffi_backend"):
             spec, usual = finder.find_spec(name), importlib.util.find_spec(name)
             assert spec is not None
             assert usual is not None
