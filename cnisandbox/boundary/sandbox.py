@@ -12,7 +12,6 @@ import os
 import pwd
 import select
 from collections.abc import Callable, Mapping
-from types import TracebackType
 
 from cnisandbox.boundary import landlock, limits, namespaces, prctl, seccomp, service
 from cnisandbox.boundary.attestation import Attestation, Expectation, verify
@@ -551,9 +550,7 @@ class Sandbox:
             raise
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, traceback: object) -> None:
         if self._worker is not None:
             self._worker.close()
             self._worker = None  # its descriptors' numbers may soon be somebody else's

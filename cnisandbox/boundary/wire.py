@@ -19,7 +19,6 @@ import os
 import select
 import struct
 import time
-import types
 
 from cnisandbox.errors import BoundaryViolation
 from cnisandbox.hints import Any, cast
@@ -28,6 +27,9 @@ from cnisandbox.hints import Any, cast
 MAX_MESSAGE_BYTES = 2 << 20
 # LIMIT: the deepest declared type is a record in a list in a record; JSON itself crosses as bytes.
 MAX_DEPTH = 16
+
+# As the module `types` has them, which is made of much else.
+_NoneType, _Union, _Container = type(None), type(int | None), type(list[int])
 
 _LENGTH = struct.Struct(">I")
 _INTEGER = struct.Struct(">q")
@@ -194,29 +196,29 @@ def check(value: object, annotation: Any, where: str) -> Any:
     Raises:
         BoundaryViolation: the value does not fit.
     """
-    if annotation is None or annotation is types.NoneType:
+    if annotation is None or annotation is _NoneType:
         if value is None:
             return None
     elif annotation in _SCALARS:
         if type(value) is annotation:
             return value
-    elif isinstance(annotation, types.UnionType):
+    elif isinstance(annotation, _Union):
         return _check_union(value, annotation, where)
-    elif isinstance(annotation, types.GenericAlias):
+    elif isinstance(annotation, _Container):
         return _check_container(value, annotation, where)
     elif hasattr(annotation, "_fields"):
         return _check_record(value, annotation, where)
     raise BoundaryViolation(f"check {where}: {_name(annotation)} was declared, {type(value).__name__} came")
 
 
-def _check_union(value: object, annotation: types.UnionType, where: str) -> Any:
-    if value is None and types.NoneType in annotation.__args__:
+def _check_union(value: object, annotation: Any, where: str) -> Any:
+    if value is None and _NoneType in annotation.__args__:
         return None
-    (member,) = [arg for arg in annotation.__args__ if arg is not types.NoneType]
+    (member,) = [arg for arg in annotation.__args__ if arg is not _NoneType]
     return check(value, member, where)
 
 
-def _check_container(value: object, annotation: types.GenericAlias, where: str) -> Any:
+def _check_container(value: object, annotation: Any, where: str) -> Any:
     if annotation.__origin__ is list and isinstance(value, list | tuple):
         (element,) = annotation.__args__
         if element in _SCALARS and all(type(item) is element for item in value):

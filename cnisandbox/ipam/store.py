@@ -41,7 +41,6 @@ import fcntl
 import os
 import time
 from collections.abc import Callable, Iterable
-from types import TracebackType
 
 from cnisandbox.cni.netconf import Attachment
 from cnisandbox.errors import CniError, IoFailure, TryAgain, reason
@@ -147,9 +146,7 @@ class Store:
     def __enter__(self) -> "Store":
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         # An error of ours is raised where directory and index agree; of any other one that cannot be said.
         is_sound = error is None or isinstance(error, CniError)
         try:

@@ -31,7 +31,6 @@ ALLOWED_IN_BOUNDARY = {
     "struct",
     "sys",  # its command line, for the title
     "time",
-    "types",
     "__future__",
     "cnisandbox.hints",
     "cnisandbox.light",
