@@ -43,7 +43,8 @@ _DECLARING = (calls.declared.__name__, calls.declared_for_delegate.__name__)
 
 # The bundle that all shims in front of wrapped plugins use (cnisandbox/cli/shim.py).
 SHIM = "shim"
-_SHIM_IMPORTS = "import cnisandbox.cli.shim, cnisandbox.runner.entry"
+# The runner is not for those that run at level root.
+_SHIM_IMPORTS = ("import cnisandbox.cli.shim", "import cnisandbox.runner.entry")
 
 
 def write_bundles(names: list[str] | None = None) -> launcher.Change:
@@ -109,11 +110,9 @@ def _why_unused(path: str, search_path: list[str]) -> str:
 
 def _content(plugin: str) -> bytes:
     """Compile every module that a plugin imports."""
-    if plugin == SHIM:
-        search_path, modules = _list_modules(_SHIM_IMPORTS, "")
-    else:
-        imports = f"import cnisandbox.plugins.{plugin.replace('-', '_')}, cnisandbox.engine"
-        search_path, modules = _list_modules(imports, "import cnisandbox.late")
+    always = f"import cnisandbox.plugins.{plugin.replace('-', '_')}, cnisandbox.engine"
+    imports = _SHIM_IMPORTS if plugin == SHIM else (always, "import cnisandbox.late")
+    search_path, modules = _list_modules(*imports)
     # Its format is what bundle.py makes of it, and its filters what their makers do: it is no fresher than those.
     sources = [_source(path) for path in (bundle.__file__, *_filter_makers())]
     codes: list[CodeType | None] = []
