@@ -67,8 +67,8 @@ def used_pages(pid: int) -> Pages:
                     continue
                 if is_writable:
                     _add(pages.written, address, page_bytes)
-                elif not pages.read or pages.read[-1][0] < max(first, address // _AROUND_BYTES * _AROUND_BYTES):
-                    pages.read.append((address, page_bytes))
+                elif not pages.read or pages.read[-2] < max(first, address // _AROUND_BYTES * _AROUND_BYTES):
+                    pages.read.extend((address, page_bytes))
     finally:
         os.close(fd)
     return pages
