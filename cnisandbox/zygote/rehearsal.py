@@ -33,12 +33,13 @@ _TIME_LIMIT_S = 10.0
 _LOOK_AGAIN_S = 0.001
 _PIPE_BYTES = 4096
 _BUILD_ID = bytes(32)
-_ADDRESSES = '"ipam": {"type": "host-local", "ranges": [[{"subnet": "192.0.2.0/24"}]]}'
-# What most calls ask for, at levels that they ask for. None of host-local, which is called by itself only for plugins
-# of others, and loopback at no other level: others need the memory more.
+_IPAM = '{"type": "host-local", "ranges": [[{"subnet": "192.0.2.0/24"}]]}'
+# What most calls ask for, and what takes most, at the levels that they ask for. None of host-local, which is called by
+# itself only for plugins of others, and loopback at no other level: others need the memory more.
 _CALLS = {
     "bridge": (
-        f'{{"cniVersion": "1.0.0", "name": "x", "type": "bridge", "isDefaultGateway": true, {_ADDRESSES}}}',
+        '{"cniVersion": "1.0.0", "name": "x", "type": "bridge", "isDefaultGateway": true, "ipMasq": true,'
+        f' "ipam": {_IPAM}}}',
         ("mediated", "hardened"),
     ),
     "loopback": ('{"cniVersion": "1.0.0", "name": "x", "type": "loopback"}', ("hardened",)),
