@@ -262,8 +262,7 @@ def test_socket_is_roots_alone(zygote: Zygote) -> None:
 
 def test_plugin_may_end_before_its_netconf_has_come(zygote: Zygote) -> None:
     underway = zygote.begin("VERSION", NETCONF)
-    keeper = int(wait_until(lambda: keeper_of(zygote)))
-    wait_until(lambda: not any(map(zygotes.is_alive, zygotes.descendants(keeper))))
+    underway.child.wait(timeout=10)
     assert b"supportedVersions" in underway.finish().answer.stdout
 
 
