@@ -307,16 +307,14 @@ def needs_of(plugin: type[Plugin]) -> Needs:
     """Say what a plugin needs, with what makes its network workers gates."""
     needs = plugin.needs
     if needs.host or needs.container:
-        return needs._replace(gate=lambda *call: _made_gate(plugin, *call), open_log=_open_log)
+        load = _load_nftables if needs.is_nft_user else needs.load
+        return needs._replace(gate=lambda *call: _gate(plugin.name, *call), open_log=_open_log, load=load)
     return needs
 
 
-def _made_gate(plugin: type[Plugin], role: str, subject: Subject, log: Log | None) -> BecomeGate:
-    """Make the gate of a worker that is about to be forked, and load what it needs otherwise."""
-    if role == HOST_ROLE and plugin.needs.is_nft_user:
-        # ORDER: before its fork, for it can open no library; after those of others, which confine themselves meanwhile.
+def _load_nftables(role: str) -> None:
+    if role == HOST_ROLE:
         from cnisandbox import _nftables  # noqa: F401, PLC0415 - see cnisandbox/late.py
-    return _gate(plugin.name, role, subject, log)
 
 
 def _gate(plugin: str, role: str, subject: Subject, log: Log | None) -> BecomeGate:

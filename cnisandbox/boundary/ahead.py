@@ -24,7 +24,6 @@ from cnisandbox.boundary.confinement import (
     Confinement,
     Ground,
     complete,
-    confine,
     descend,
     expected_limits,
     prepare,
@@ -37,16 +36,16 @@ from cnisandbox.boundary.sandbox import (
     LOG_FD,
     LOG_FILE_BYTES,
     Becoming,
+    Unborn,
     Worker,
     arrange_descriptors,
     expectation,
-    fork_into,
     live,
 )
 from cnisandbox.boundary.title import set_title
 from cnisandbox.boundary.wire import Channel, channel_pair, check, decode, encode_body
 from cnisandbox.errors import BoundaryViolation
-from cnisandbox.hints import Any, NamedTuple
+from cnisandbox.hints import NamedTuple
 
 # LIMIT: of the message; a container id is some 64 bytes, and an environment is at most 128 KiB.
 _MESSAGE_BYTES = 1 << 18
@@ -149,39 +148,6 @@ class Waiting:
         return Worker(self.pid, self._channel, expected)
 
 
-class Unborn(NamedTuple):
-    """A process that is to be forked.
-
-    Attributes:
-        live: What it does; never returns.
-        adopt: What its parent does then, with its process id, and inode numbers of our own namespaces.
-    """
-
-    live: Callable[[], None]
-    adopt: Callable[[int, dict[str, int]], Any]
-
-
-def fork_each(unborn: list[Unborn], pid_namespaces: namespaces.NewPidNamespaces) -> list[int]:
-    """Fork processes that wait, with as little as can be between one fork and the next.
-
-    After a fork each page that we write to is copied: what is done between two is paid for again after the second.
-
-    Returns:
-        Their process ids, in the same order.
-
-    Raises:
-        PrivilegeNotDropped: the stage "fork" failed; those that were forked end with us.
-    """
-    pids = []
-    with stage("fork", "workers"):
-        for one in unborn:
-            pid = fork_into(pid_namespaces)
-            if pid == 0:
-                one.live()
-            pids.append(pid)
-    return pids
-
-
 def unborn_waiting(
     wanted: Confinement, mounts_fd: int, gate_of: GateOf, settle: Settle, *, enters_netns: bool
 ) -> Unborn:
@@ -204,45 +170,19 @@ def unborn_waiting(
     def live() -> None:
         _wait(wanted, theirs, its_socket, mounts_fd, gate_of, settle, enters_netns=enters_netns)
 
-    def adopt(pid: int, own_namespaces: dict[str, int]) -> Waiting:
+    def adopt(pid: int, own_namespaces: dict[str, int], has_own_pid_namespace: bool) -> Waiting:
         theirs.close()
         its_socket.close()
-        expected = expectation(wanted, own_namespaces, None, os.getpid(), given=(), has_own_pid_namespace=True)
+        expected = expectation(
+            wanted, own_namespaces, None, os.getpid(), given=(), has_own_pid_namespace=has_own_pid_namespace
+        )
         return Waiting(pid, ours, socket, wanted, expected)
 
-    return Unborn(live, adopt)
+    def let_go() -> None:
+        for end in (ours, theirs, socket, its_socket):
+            end.close()
 
-
-def unborn_confined(wanted: Confinement, title: str, settle: Settle, let_go: Callable[[], None]) -> Unborn:
-    """Describe a worker that no call has an influence on: it is confined to the end, and waits to be asked.
-
-    Args:
-        wanted: What it becomes.
-        title: What the process list shows behind the role.
-        settle: What it does first.
-        let_go: Closes what was opened for it, in its parent.
-
-    Raises:
-        PrivilegeNotDropped: the stage "channel" failed.
-    """
-    with stage("channel", wanted.role):
-        ours, theirs = channel_pair(wanted.role, "engine")
-
-    def arrange() -> Channel:
-        settle(wanted.role)
-        own, _ = arrange_descriptors(wanted, theirs, {})
-        return own
-
-    def become(_channel: Channel) -> Becoming:
-        return Becoming(confine(wanted, set(CHANNEL_FDS)), None, is_gate_only=False)
-
-    def adopt(pid: int, own_namespaces: dict[str, int]) -> Worker:
-        theirs.close()
-        let_go()
-        expected = expectation(wanted, own_namespaces, None, os.getpid(), given=(), has_own_pid_namespace=True)
-        return Worker(pid, ours, expected)
-
-    return Unborn(lambda: live(wanted.role, title, theirs, arrange, become), adopt)
+    return Unborn(wanted.role, live, adopt, let_go)
 
 
 def _wait(

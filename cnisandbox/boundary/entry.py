@@ -20,7 +20,14 @@ from cnisandbox.boundary.confinement import complete, prepare, stage
 from cnisandbox.boundary.environment import VERBS_OF_AN_ATTACHMENT, Environment, read_environment
 from cnisandbox.boundary.levels import Level
 from cnisandbox.boundary.sandbox import ServiceUser, Worker, service_user
-from cnisandbox.boundary.state import StateDir, are_current, open_state_dirs, read_boot_id
+from cnisandbox.boundary.state import (
+    StateDir,
+    are_current,
+    close_state_dirs,
+    open_sets_of_state_dirs,
+    open_state_dirs,
+    read_boot_id,
+)
 from cnisandbox.boundary.title import set_title
 from cnisandbox.boundary.workers import Ahead, Needs, begin_workers, fork_workers, plan_engine
 from cnisandbox.errors import CniError, InvalidNetns, IoFailure, PrivilegeNotDropped, quoted, reason
@@ -125,13 +132,14 @@ def _prepare(
         user, own_namespaces = _whose(environment, ahead)
         netns = open_container_netns(environment)
         attest_fd = open_attest_file(environment.attest_path)
-        state_dirs = _state_dirs(user, ahead) if needs.state else ()
+        state_dirs, delegate_dirs = _state_dirs(needs, user, ahead)
         # ORDER: only where the workers are gates from the beginning; one that runs code of a plugin gets no log.
         has_log = environment.level is Level.MEDIATED and needs.open_log is not None
         log = needs.open_log(environment.log_target) if has_log and needs.open_log else None
         boot_id = read_boot_id() if ahead is None else ahead.boot_id
     if ahead is None:
-        workers = fork_workers(name, needs, environment, user, netns, own_namespaces, log)
+        workers = fork_workers(name, needs, environment, user, netns, own_namespaces, log, delegate_dirs)
+        close_state_dirs(delegate_dirs)
     else:
         workers = begin_workers(name, needs, environment, netns, log, ahead, state_dirs)
     if log is not None:
@@ -154,10 +162,16 @@ def _whose(environment: Environment, ahead: Ahead | None) -> tuple[ServiceUser, 
     return user, namespaces.inodes()
 
 
-def _state_dirs(user: ServiceUser, ahead: Ahead | None) -> tuple[StateDir, ...]:
-    if ahead is not None and are_current(ahead.state_dirs, user.uid):
-        return ahead.state_dirs
-    return open_state_dirs(*user)
+def _state_dirs(
+    needs: Needs, user: ServiceUser, ahead: Ahead | None
+) -> tuple[tuple[StateDir, ...], tuple[StateDir, ...]]:
+    """Open state directories for the engine, and for a delegate worker that was not made ahead."""
+    if ahead is not None:
+        is_fit = not needs.state or are_current(ahead.state_dirs, user.uid)
+        return ahead.state_dirs if is_fit else open_state_dirs(*user), ()
+    opened = open_sets_of_state_dirs(needs.state + needs.delegate, *user)
+    delegate_dirs = opened.pop() if needs.delegate else ()
+    return opened.pop() if needs.state else (), delegate_dirs
 
 
 def open_container_netns(environment: Environment) -> namespaces.Netns | None:

@@ -11,7 +11,7 @@ import fcntl
 import os
 import pwd
 import select
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from cnisandbox.boundary import landlock, limits, namespaces, prctl, seccomp, service
 from cnisandbox.boundary.attestation import Attestation, Expectation, verify
@@ -247,7 +247,6 @@ def spawn(
     become_gate: service.BecomeGate | None = None,
     *,
     is_gate_only: bool = False,
-    log_fd: int | None = None,
 ) -> Worker:
     """Fork a worker, which then confines itself while we go on.
 
@@ -260,7 +259,6 @@ def spawn(
         title: What the process list shows behind the role.
         become_gate: What it does when it is told to be a gate.
         is_gate_only: Whether it does nothing else.
-        log_fd: An audit log that it keeps, as number `LOG_FD`; for a gate only, which runs no code of a plugin.
 
     Returns:
         The worker; whether it was confined shows in `Worker.attest`.
@@ -268,30 +266,120 @@ def spawn(
     Raises:
         PrivilegeNotDropped: the stages "channel" or "fork" failed.
     """
-    has_own_pid_namespace = PROTECTIONS[wanted.level].has_namespaces and pid_namespaces is not None
-    parent_pid = os.getpid()
+    described = unborn(wanted, title, given_fd, netns_inode, become_gate, is_gate_only=is_gate_only)
+    worker: Worker
+    (worker,) = fork_each([described], pid_namespaces, own_namespaces)
+    return worker
+
+
+class Unborn(NamedTuple):
+    """A process that is to be forked.
+
+    Attributes:
+        role: Its name.
+        live: What it does; never returns.
+        adopt: What its parent does then, with its process id, inode numbers of our own namespaces, and whether it was
+            born in a pid namespace of its own; returns what it is to the parent.
+        let_go: What its parent does instead when it could not be forked.
+        has_namespaces: Whether it has namespaces of its own at its level.
+    """
+
+    role: str
+    live: Callable[[], None]
+    adopt: Callable[[int, dict[str, int], bool], Any]
+    let_go: Callable[[], None]
+    has_namespaces: bool = True
+
+
+def unborn(
+    wanted: Confinement,
+    title: str,
+    given_fd: int | None = None,
+    netns_inode: int | None = None,
+    become_gate: service.BecomeGate | None = None,
+    *,
+    is_gate_only: bool = False,
+    log_fd: int | None = None,
+    first: Callable[[], None] = lambda: None,
+) -> Unborn:
+    """Describe a worker that confines itself as soon as it is forked.
+
+    Args:
+        wanted: As for `spawn`.
+        title: As for `spawn`.
+        given_fd: As for `spawn`.
+        netns_inode: As for `spawn`.
+        become_gate: As for `spawn`.
+        is_gate_only: As for `spawn`.
+        log_fd: An audit log that it keeps, as number `LOG_FD`; for a gate only, which runs no code of a plugin.
+        first: What it does before it confines itself.
+
+    Raises:
+        PrivilegeNotDropped: the stage "channel" failed.
+    """
     given = {number: fd for number, fd in ((GIVEN_FD, given_fd), (LOG_FD, log_fd)) if fd is not None}
     with stage("channel", wanted.role):
         ours, theirs = channel_pair(wanted.role, "engine")
-    with stage("fork", wanted.role):
-        try:
-            pid = fork_into(pid_namespaces if has_own_pid_namespace else None)
-        except OSError:
-            ours.close()
-            theirs.close()
-            raise
-        if pid == 0:
-            _be_worker(wanted, theirs, given, title, become_gate, is_gate_only=is_gate_only)
-    theirs.close()
-    expected = expectation(
-        wanted,
-        own_namespaces,
-        netns_inode,
-        parent_pid,
-        given=tuple(given),
-        has_own_pid_namespace=has_own_pid_namespace,
-    )
-    return Worker(pid, ours, expected)
+
+    def be_worker() -> None:
+        _be_worker(wanted, theirs, given, title, become_gate, first, is_gate_only=is_gate_only)
+
+    def adopt(pid: int, own_namespaces: dict[str, int], has_own_pid_namespace: bool) -> Worker:
+        theirs.close()
+        expected = expectation(
+            wanted,
+            own_namespaces,
+            netns_inode,
+            os.getpid(),
+            given=tuple(given),
+            has_own_pid_namespace=has_own_pid_namespace,
+        )
+        return Worker(pid, ours, expected)
+
+    def let_go() -> None:
+        ours.close()
+        theirs.close()
+
+    return Unborn(wanted.role, be_worker, adopt, let_go, PROTECTIONS[wanted.level].has_namespaces)
+
+
+def fork_each(
+    unborn: Sequence[Unborn],
+    pid_namespaces: namespaces.NewPidNamespaces | None,
+    own_namespaces: dict[str, int],
+) -> list[Any]:
+    """Fork processes, with as little as can be between one fork and the next.
+
+    After a fork each page that we write to is copied: what is done between two is paid for again after the second.
+
+    Args:
+        unborn: They.
+        pid_namespaces: Where pid namespaces come from; None leaves them in ours.
+        own_namespaces: Inode numbers of our own namespaces.
+
+    Returns:
+        What each is to us, in the same order.
+
+    Raises:
+        PrivilegeNotDropped: the stage "fork" failed; those that were forked find their channels closed, and end.
+    """
+    pids = []
+    try:
+        for one in unborn:
+            with stage("fork", one.role):
+                pid = fork_into(pid_namespaces if one.has_namespaces else None)
+            if pid == 0:
+                one.live()
+            pids.append(pid)
+    except PrivilegeNotDropped:
+        for one in unborn:
+            one.let_go()
+        raise
+    is_in_ours = pid_namespaces is None
+    return [
+        one.adopt(pid, own_namespaces, one.has_namespaces and not is_in_ours)
+        for one, pid in zip(unborn, pids, strict=True)
+    ]
 
 
 def expectation(
@@ -352,6 +440,7 @@ def _be_worker(
     given: Mapping[int, int],
     title: str,
     become_gate: service.BecomeGate | None,
+    first: Callable[[], None],
     *,
     is_gate_only: bool,
 ) -> NoReturn:
@@ -361,6 +450,7 @@ def _be_worker(
 
     def arrange() -> Channel:
         nonlocal entered
+        first()
         own, (netns_fd, userns_fd) = arrange_descriptors(wanted, channel, given, wanted.netns_fd, wanted.userns_fd)
         entered = netns_fd, userns_fd
         return own

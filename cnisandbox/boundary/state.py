@@ -92,6 +92,12 @@ def open_sets_of_state_dirs(count: int, uid: int, gid: int) -> list[tuple[StateD
             os.close(userns_fd)
 
 
+def close_state_dirs(state_dirs: tuple[StateDir, ...]) -> None:
+    """Close what was opened for another process, which has it now."""
+    for state_dir in state_dirs:
+        os.close(state_dir.fd)
+
+
 def are_current(state_dirs: tuple[StateDir, ...], uid: int) -> bool:
     """Say whether `open_state_dirs` would open the same directories now; they were opened ahead of a call.
 

@@ -7,17 +7,7 @@ import os
 from collections.abc import Callable
 
 from cnisandbox.boundary import landlock, limits, namespaces, seccomp
-from cnisandbox.boundary.ahead import (
-    Assignment,
-    Gifts,
-    Settle,
-    Subject,
-    Unborn,
-    Waiting,
-    fork_each,
-    unborn_confined,
-    unborn_waiting,
-)
+from cnisandbox.boundary.ahead import Assignment, Gifts, Settle, Subject, Waiting, unborn_waiting
 from cnisandbox.boundary.attestation import Expectation
 from cnisandbox.boundary.confinement import (
     Confinement,
@@ -40,14 +30,16 @@ from cnisandbox.boundary.sandbox import (
     NETLINK_NETFILTER,
     NETLINK_ROUTE,
     ServiceUser,
+    Unborn,
     Worker,
+    fork_each,
     network_worker,
     service_user,
-    spawn,
+    unborn,
 )
 from cnisandbox.boundary.service import BecomeGate
-from cnisandbox.boundary.state import StateDir, open_sets_of_state_dirs, open_state_dirs, read_boot_id
-from cnisandbox.hints import NamedTuple
+from cnisandbox.boundary.state import StateDir, close_state_dirs, open_sets_of_state_dirs, open_state_dirs, read_boot_id
+from cnisandbox.hints import Any, NamedTuple
 from cnisandbox.light import signal
 
 # LIMIT: an answer may go to a file; state files are a few bytes.
@@ -80,6 +72,7 @@ class Needs(NamedTuple):
         is_nft_user: Whether the host worker may speak to nf_tables.
         gate: Makes what a network worker does when it becomes a gate: for its role, the call, and the audit log.
         open_log: Opens the audit log that CNISANDBOX_LOG names.
+        load: Loads libraries that a network worker needs, in its process: for its role. Later it can open none.
     """
 
     host: bool = False
@@ -89,6 +82,7 @@ class Needs(NamedTuple):
     is_nft_user: bool = False
     gate: "GateMaker | None" = None
     open_log: "Callable[[str], Log | None] | None" = None
+    load: Callable[[str], None] = lambda _role: None
 
     @property
     def host_protocols(self) -> tuple[int, ...]:
@@ -236,21 +230,21 @@ def make_ahead(
     places = executable_places(plugin_dirs)
     # Everything that has paths of ours opened is done here; what is forked next lets go of what it does not need.
     sets_of_state_dirs = open_sets_of_state_dirs(needs.delegate + needs.state, *user)
-    unborn = {}
+    its_state_dirs = sets_of_state_dirs.pop() if needs.delegate else ()
+    described = []
     if needs.delegate:
-        its_state_dirs = sets_of_state_dirs.pop()
         wanted = delegate_worker(Level.HARDENED, user, its_state_dirs, plugin_dirs)
-        unborn[DELEGATE_ROLE] = unborn_confined(wanted, f"[{name}]", settle, lambda: _close(its_state_dirs))
+        described.append(unborn(wanted, f"[{name}]", first=lambda: settle(DELEGATE_ROLE)))
     if needs.container:
-        unborn[CONTAINER_ROLE] = network(CONTAINER_ROLE, (NETLINK_ROUTE,))
+        described.append(network(CONTAINER_ROLE, (NETLINK_ROUTE,)))
     if needs.host:
-        unborn[HOST_ROLE] = network(HOST_ROLE, needs.host_protocols)
-    pids = fork_each(list(unborn.values()), pid_namespaces)
+        described.append(network(HOST_ROLE, needs.host_protocols))
+    own_namespaces = namespaces.inodes()
+    host, container, delegate = _born(described, pid_namespaces, own_namespaces)
     # ORDER: what is fetched before a fork is copied again after it.
     settle("engine")
     pid_namespaces.close()
-    own_namespaces = namespaces.inodes()
-    born = {role: unborn[role].adopt(pid, own_namespaces) for role, pid in zip(unborn, pids, strict=True)}
+    close_state_dirs(its_state_dirs)
     outside_fd = namespaces.open_own_mounts()
     namespaces.enter_mounts(mounts_fd)
     # It outlives its zygote.
@@ -258,7 +252,6 @@ def make_ahead(
     ground = lock(plan.wanted, prepare(plan.wanted, comes_back=True))
     namespaces.enter_mounts(outside_fd)
     os.close(outside_fd)
-    host, container, delegate = (born.get(role) for role in (HOST_ROLE, CONTAINER_ROLE, DELEGATE_ROLE))
     return Ahead(
         user,
         own_namespaces,
@@ -272,6 +265,15 @@ def make_ahead(
         ground,
         empty_netns,
     )
+
+
+def _born(
+    described: list[Unborn], pid_namespaces: namespaces.NewPidNamespaces, own_namespaces: dict[str, int]
+) -> tuple[Any, Any, Any]:
+    """Fork what is described; returns the host, the container and the delegate worker, or None for who is not."""
+    roles = [one.role for one in described]
+    born = dict(zip(roles, fork_each(described, pid_namespaces, own_namespaces), strict=True))
+    return born.get(HOST_ROLE), born.get(CONTAINER_ROLE), born.get(DELEGATE_ROLE)
 
 
 def begin_workers(
@@ -313,15 +315,19 @@ def begin_workers(
     is_stale = delegate is not None and not _is_delegate_current(ahead, delegate, environment, state_dirs)
     if is_foreign or is_stale:
         pid_namespaces = namespaces.NewPidNamespaces()
-        making = _Making(needs, environment, ahead.user, ahead.own_namespaces, pid_namespaces, title, log)
+        making = _Making(needs, environment, ahead.user, title, log)
+        described = []
+        its_state_dirs: tuple[StateDir, ...] = ()
         if is_foreign and netns is not None and needs.container:
-            container = _spawn_container(making, netns)
+            described.append(_unborn_container(making, netns))
         if is_stale and delegate is not None:
             _end(delegate.pid)
-            delegate = _spawn_delegate(
-                Level.HARDENED, ahead.user, environment.plugin_dirs, ahead.own_namespaces, pid_namespaces, title
-            )
+            delegate, its_state_dirs = None, open_state_dirs(*ahead.user)
+            described.append(_unborn_delegate(making, its_state_dirs))
+        _, foreign, fresh = _born(described, pid_namespaces, ahead.own_namespaces)
+        container, delegate = foreign or container, fresh or delegate
         pid_namespaces.close()
+        close_state_dirs(its_state_dirs)
     return Workers(host, container, delegate)
 
 
@@ -358,11 +364,6 @@ def _end(pid: int) -> None:
     os.kill(pid, signal.SIGKILL)
 
 
-def _close(state_dirs: tuple[StateDir, ...]) -> None:
-    for state_dir in state_dirs:
-        os.close(state_dir.fd)
-
-
 def fork_workers(
     name: str,
     needs: Needs,
@@ -371,6 +372,7 @@ def fork_workers(
     netns: namespaces.Netns | None,
     own_namespaces: dict[str, int],
     log: Log | None,
+    delegate_dirs: tuple[StateDir, ...],
 ) -> Workers:
     """Fork the workers that are needed; they confine themselves side by side.
 
@@ -382,32 +384,31 @@ def fork_workers(
         netns: The container's netns, if there is one.
         own_namespaces: Inode numbers of our own namespaces.
         log: The audit log of gates.
+        delegate_dirs: State directories for the delegate worker, if there is one; may be closed as soon as this
+            returns.
     """
-    level, title = environment.level, _title(name, environment)
-    host = container = delegate = None
     with stage("fork", "entry"):
         pid_namespaces = namespaces.NewPidNamespaces()
+    making = _Making(needs, environment, user, _title(name, environment), log)
+    described = []
     # ORDER: the one that takes longest to confine first.
     if needs.delegate:
-        delegate_level = Level.ROOT if level is Level.ROOT else Level.HARDENED
-        delegate = _spawn_delegate(delegate_level, user, environment.plugin_dirs, own_namespaces, pid_namespaces, title)
-    making = _Making(needs, environment, user, own_namespaces, pid_namespaces, title, log)
+        described.append(_unborn_delegate(making, delegate_dirs))
     if needs.container and netns is not None:
-        container = _spawn_container(making, netns)
+        described.append(_unborn_container(making, netns))
     if needs.host:
-        host = _spawn_host(making, netns)
+        described.append(_unborn_host(making, netns))
+    host, container, delegate = _born(described, pid_namespaces, own_namespaces)
     pid_namespaces.close()
     return Workers(host, container, delegate)
 
 
 class _Making(NamedTuple):
-    """What the network workers of a call have in common."""
+    """What the workers of a call have in common."""
 
     needs: Needs
     environment: Environment
     user: ServiceUser
-    own_namespaces: dict[str, int]
-    pid_namespaces: namespaces.NewPidNamespaces
     title: str
     log: Log | None
 
@@ -417,42 +418,30 @@ class _Making(NamedTuple):
         return Level.HARDENED if self.environment.level is Level.MEDIATED else self.environment.level
 
 
-def _spawn_container(making: _Making, netns: namespaces.Netns) -> Worker:
-    return _spawn_network(making, network_worker(CONTAINER_ROLE, making.level, making.user, netns), None, netns.inode)
+def _unborn_container(making: _Making, netns: namespaces.Netns) -> Unborn:
+    return _unborn_network(making, network_worker(CONTAINER_ROLE, making.level, making.user, netns), None, netns.inode)
 
 
-def _spawn_host(making: _Making, netns: namespaces.Netns | None) -> Worker:
+def _unborn_host(making: _Making, netns: namespaces.Netns | None) -> Unborn:
     wanted = network_worker(HOST_ROLE, making.level, making.user, None, making.needs.host_protocols)
     # The host worker has CAP_NET_ADMIN where all links of the host are; the container's netns is no more.
-    return _spawn_network(making, wanted, netns.fd if netns else None, None)
+    return _unborn_network(making, wanted, netns.fd if netns else None, None)
 
 
-def _spawn_network(making: _Making, wanted: Confinement, given_fd: int | None, netns_inode: int | None) -> Worker:
+def _unborn_network(making: _Making, wanted: Confinement, given_fd: int | None, netns_inode: int | None) -> Unborn:
     needs, environment, log = making.needs, making.environment, making.log
-    return spawn(
+    return unborn(
         wanted if log is None else wanted._replace(file_bytes=LOG_FILE_BYTES),
-        making.own_namespaces,
+        making.title,
         given_fd,
         netns_inode,
-        making.pid_namespaces,
-        making.title,
         needs.gate(wanted.role, _subject(environment), log) if needs.gate else None,
         is_gate_only=environment.level is Level.MEDIATED,
         log_fd=None if log is None else log.fd,
+        first=lambda: needs.load(wanted.role),
     )
 
 
-def _spawn_delegate(
-    level: Level,
-    user: ServiceUser,
-    plugin_dirs: tuple[str, ...],
-    own_namespaces: dict[str, int],
-    pid_namespaces: namespaces.NewPidNamespaces,
-    title: str,
-) -> Worker:
-    state_dirs = open_state_dirs(*user)
-    wanted = delegate_worker(level, user, state_dirs, plugin_dirs)
-    try:
-        return spawn(wanted, own_namespaces, None, None, pid_namespaces, title)
-    finally:
-        _close(state_dirs)
+def _unborn_delegate(making: _Making, state_dirs: tuple[StateDir, ...]) -> Unborn:
+    level = Level.ROOT if making.level is Level.ROOT else Level.HARDENED
+    return unborn(delegate_worker(level, making.user, state_dirs, making.environment.plugin_dirs), making.title)
