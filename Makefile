@@ -7,10 +7,9 @@ STAMP := $(VENV)/.installed
 SHELL_SCRIPTS := bootstrap .ci/run $(wildcard vagrant/*.sh)
 
 # What is tested of our own plugins at level hardened and without a zygote: once more at level mediated, and once more
-# with a zygote (tests/warm.py), there with faults.
-ONCE_MORE := $(wildcard tests/netns/test_plugin_*.py) tests/interop/test_differential.py tests/interop/test_podman.py \
-	tests/interop/test_containerd.py tests/interop/test_takeover.py
-WARM := $(ONCE_MORE) $(wildcard tests/netns/test_faults_*.py)
+# with a zygote (tests/warm.py).
+ONCE_MORE := $(wildcard tests/netns/test_plugin_*.py tests/netns/test_faults_*.py) tests/interop/test_differential.py \
+	tests/interop/test_podman.py tests/interop/test_containerd.py tests/interop/test_takeover.py
 
 .PHONY: setup demo test lint type unit warm escape interop bench docs clean
 
@@ -38,10 +37,10 @@ unit: setup
 test: lint type
 	$(BIN)/pytest
 	CNISANDBOX_LEVEL=mediated $(BIN)/pytest $(ONCE_MORE)
-	CNISANDBOX_WARM=1 $(BIN)/pytest $(WARM)
+	CNISANDBOX_WARM=1 $(BIN)/pytest $(ONCE_MORE)
 
 warm: setup
-	CNISANDBOX_WARM=1 $(BIN)/pytest $(WARM)
+	CNISANDBOX_WARM=1 $(BIN)/pytest $(ONCE_MORE)
 
 escape interop: setup
 	$(BIN)/pytest tests/$@

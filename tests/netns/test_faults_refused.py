@@ -88,9 +88,13 @@ def test_a_first_add_that_fails_leaves_no_bridge_either(world: World, plugin_dir
     world.netns("blue")
     for fault in faults.faults(HOST, syscall, "error=ENOBUFS"):
         outcome = faults.call_with(world, plugin_dir, "ADD", fault)
-        if outcome.status == 0:  # not hit, or hit where it does not matter
+        if not outcome.was_hit:
             break
-        faults.require_one_error_object(outcome, fault)
+        if outcome.status == 0:  # a gate looks once more at what it could not see
+            faults.call(world, plugin_dir, "DEL")
+            world.ip("link", "delete", "cni0")
+        else:
+            faults.require_one_error_object(outcome, fault)
         assert world.ifnames() == {"lo"}, str(fault)
     assert fault.when > 5, "the faults were too few to matter"
 
