@@ -16,8 +16,9 @@ from typing import Any
 import pytest
 
 from cnisandbox.errors import CniError, EnvironmentFailure, InvalidConfig
+from cnisandbox.laboratory.exposure import tracing
 from cnisandbox.laboratory.exposure.measure import measure
-from tests.world import wait_until
+from tests.world import World, wait_until
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="measuring needs root")
 
@@ -277,3 +278,8 @@ def test_the_command_shows_a_table_and_the_document(tmp_path: Path) -> None:
     assert "What this cannot see" in shown
     printed = subprocess.run([*command, "--json"], check=True, capture_output=True, timeout=60).stdout
     assert json.loads(printed)["verbs"]["ADD"]["capabilities"]["needed"] == ["CAP_CHOWN", "CAP_SETGID", "CAP_SETUID"]
+
+
+def test_tracefs_may_be_mounted_already(world: World) -> None:
+    world.run(["mount", "-t", "tracefs", "tracefs", tracing.MOUNT_POINT])
+    world.call(tracing.sweep, os.getpid())

@@ -192,6 +192,10 @@ def instance(owner: int) -> Iterator[Instance]:
 
 def _open_instances() -> int:
     """Mount tracefs, open the directory of instances, and take the mount out of view again."""
+    # KERNEL: the same file system cannot be mounted on itself. On most machines it is there already; what we take away
+    # is missing in our own mount namespace only.
+    with contextlib.suppress(OSError):
+        raw.syscall("umount2", MOUNT_POINT.encode(), _MNT_DETACH)
     try:
         raw.syscall("mount", b"tracefs", MOUNT_POINT.encode(), b"tracefs", 0, b"")
     except OSError as error:
