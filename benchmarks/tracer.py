@@ -8,6 +8,7 @@ Source: Documentation/trace/events.rst, Linux 6.1.
 
 import os
 import re
+import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -108,11 +109,12 @@ def tracer() -> Iterator[Tracer]:
     Raises:
         NoTracer: There is none.
     """
+    if not _INSTANCE.parent.is_dir():
+        subprocess.run(["mount", "-t", "tracefs", "tracefs", str(_TRACING)], check=False)  # in our own mount namespace
     try:
         os.mkdir(_INSTANCE)
     except OSError as error:
-        hint = f"mount -t tracefs none {_TRACING}"
-        raise NoTracer(f"make {_INSTANCE}: {error.strerror}; is tracefs there? ({hint})") from error
+        raise NoTracer(f"make {_INSTANCE}: {error.strerror}; does the kernel have CONFIG_FTRACE?") from error
     try:
         yield Tracer()
     finally:
