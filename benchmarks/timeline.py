@@ -14,6 +14,8 @@ from tracer import Event, Tracer
 RUNS = 21
 _SENDS = {44, 46} if os.uname().machine == "x86_64" else {206, 211}  # sendto, sendmsg
 _SHOWN_MS = 0.05
+# What children are called that are forked while somebody looks.
+_CHILDREN = {"zygote": "the next slot", "the next slot": "its processes"}
 
 
 class Share(NamedTuple):
@@ -46,11 +48,52 @@ class Timeline(NamedTuple):
         total_ms: From the start of the launcher to its end.
         shares: By what a process is.
         idle_ms: How long nobody of the call had a processor.
+        afterwards: What each process does from then on, until everything waits again: it ends, or makes the next slot.
     """
 
     total_ms: float
     shares: dict[str, Share]
     idle_ms: float
+    afterwards: dict[str, Share]
+
+
+class _Sums:
+    """What is added up in one part of the events."""
+
+    def __init__(self, began: float) -> None:
+        self.idle_ms = 0.0
+        self._began = self._last = began
+        self._spans: dict[str, list[float]] = defaultdict(list)
+        self._fields: dict[str, Counter[str]] = defaultdict(Counter)
+
+    def add(self, event: Event, names: dict[int, str], running: dict[int, int], in_call: dict[int, int]) -> None:
+        """Count what has happened up to an event, and the event."""
+        step = max(0.0, event.at_ms - self._last)
+        busy = [pid for pid in running.values() if pid in names]
+        self.idle_ms += step if not busy else 0.0
+        for pid in busy if step else ():
+            fields = self._fields[names[pid]]
+            fields["runs"] += step
+            fields["alone"] += step if len(busy) == 1 else 0.0
+            fields["in_kernel"] += step if pid in in_call else 0.0
+            fields["in_sends"] += step if in_call.get(pid) in _SENDS else 0.0
+            self._spans[names[pid]] += (self._last - self._began, event.at_ms - self._began)
+        self._last = max(self._last, event.at_ms)
+        if event.at_ms >= self._began and event.pid in names:
+            self._fields[names[event.pid]]["calls"] += event.name == "sys_enter"
+            self._fields[names[event.pid]]["faults"] += event.name == "page_fault_user"
+
+    def shares(self) -> dict[str, Share]:
+        """Say what each process has, of those that have something."""
+        return {
+            name: Share(
+                min(self._spans[name]),
+                max(self._spans[name]),
+                *(fields[field] for field in Share._fields[2:]),
+            )
+            for name, fields in self._fields.items()
+            if fields["runs"] >= _SHOWN_MS
+        }
 
 
 def timeline(events: Sequence[Event], roles: dict[int, str], harness: int) -> Timeline:
@@ -68,38 +111,11 @@ def timeline(events: Sequence[Event], roles: dict[int, str], harness: int) -> Ti
     ended = next(e.at_ms for e in events if e.name == "sched_process_exit" and e.pid == launcher)
     running: dict[int, int] = {}
     in_call: dict[int, int] = {}
-    spans: dict[str, list[float]] = defaultdict(list)
-    sums: dict[str, Counter[str]] = defaultdict(Counter)
-    idle, last = 0.0, began
+    call, rest = _Sums(began), _Sums(ended)
     for event in events:
-        if event.at_ms > ended:
-            break
-        step = max(0.0, event.at_ms - last)
-        last = max(last, event.at_ms)
-        busy = [pid for pid in running.values() if pid in names]
-        idle += step if not busy else 0.0
-        for pid in busy:
-            share = sums[names[pid]]
-            share["runs"] += step
-            share["alone"] += step if len(busy) == 1 else 0.0
-            share["in_kernel"] += step if pid in in_call else 0.0
-            share["in_sends"] += step if in_call.get(pid) in _SENDS else 0.0
-            if step:
-                spans[names[pid]] += (event.at_ms - step - began, event.at_ms - began)
+        (call if event.at_ms <= ended else rest).add(event, names, running, in_call)
         _follow(event, names, running, in_call)
-        if event.at_ms >= began and event.pid in names:
-            sums[names[event.pid]]["calls"] += event.name == "sys_enter"
-            sums[names[event.pid]]["faults"] += event.name == "page_fault_user"
-    shares = {
-        name: Share(
-            min(spans[name]),
-            max(spans[name]),
-            *(share[field] for field in Share._fields[2:]),
-        )
-        for name, share in sums.items()
-        if share["runs"] >= _SHOWN_MS
-    }
-    return Timeline(ended - began, shares, idle)
+    return Timeline(ended - began, call.shares(), call.idle_ms, rest.shares())
 
 
 def _follow(event: Event, names: dict[int, str], running: dict[int, int], in_call: dict[int, int]) -> None:
@@ -113,7 +129,8 @@ def _follow(event: Event, names: dict[int, str], running: dict[int, int], in_cal
         case "sys_exit":
             in_call.pop(event.pid, None)
         case "sched_process_fork" if event.pid in names:
-            names.setdefault(event.number("child_pid"), names[event.pid])
+            name = names[event.pid]
+            names.setdefault(event.number("child_pid"), _CHILDREN.get(name, name))
         case "sched_process_exec" if names.get(event.pid, "launcher") != "launcher":
             names[event.pid] = os.path.basename(event.text.partition("filename=")[2].split()[0])
 
@@ -147,11 +164,14 @@ def print_timelines(
             f"floor: {_floor(workloads)}\n"
             f"{'':24} from  until   runs  alone  in the kernel  in sends  calls  faults"
         )
-        for process, share in _medians(traced).items():
+        for process, share in _medians([found.shares for found in traced]).items():
             print(
                 f"{process:22} {share.begins:6.1f} {share.ends:6.1f} {share.runs:6.2f} {share.alone:6.2f}"
                 f" {share.in_kernel:14.2f} {share.in_sends:9.2f} {share.calls:6.0f} {share.faults:7.0f}"
             )
+        print("afterwards, until everything waits again:")
+        for process, share in _medians([found.afterwards for found in traced]).items():
+            print(f"{process:36} {share.runs:6.2f} {'':6} {share.in_kernel:14.2f} {'':9} {'':6} {share.faults:7.0f}")
 
 
 def _floor(workloads: Mapping[str, Workload]) -> str:
@@ -180,11 +200,11 @@ def _role(pid: int) -> str:
     return title.partition(": ")[2].partition(" [")[0].replace("slot", "slot, then engine")
 
 
-def _medians(timelines: Sequence[Timeline]) -> dict[str, Share]:
+def _medians(calls: Sequence[Mapping[str, Share]]) -> dict[str, Share]:
     """Fold calls into one, of the processes that most of them have; the first to begin comes first."""
     shares = {}
-    for name in timelines[0].shares:
-        found = [timeline.shares[name] for timeline in timelines if name in timeline.shares]
+    for name in {name: None for call in calls for name in call}:
+        found = [call[name] for call in calls if name in call]
         if len(found) > RUNS // 2:
             shares[name] = Share(*map(median, zip(*found, strict=True)))
     return dict(sorted(shares.items(), key=lambda item: item[1].begins))

@@ -155,7 +155,9 @@ def test_the_time_of_a_call_is_shared_out_among_those_who_ran(monkeypatch: pytes
         switch(0, 6.0, launcher, idle),
         switch(0, 9.0, idle, launcher),
         tracer.Event(launcher, 0, 11.0, "sched_process_exit", "comm=a"),
+        switch(0, 11.0, launcher, idle),
         switch(1, 12.0, other, worker),
+        switch(1, 12.5, worker, other),
     ]
     found = timeline.timeline(events, {worker: "worker"}, harness)
     assert found == (
@@ -165,4 +167,5 @@ def test_the_time_of_a_call_is_shared_out_among_those_who_ran(monkeypatch: pytes
             "worker": timeline.Share(2.0, 4.0, 2.0, 0.0, 1.0, 1.0, 1, 1),
         },
         3.0,
+        {"worker": timeline.Share(1.0, 1.5, 0.5, 0.5, 0.0, 0.0, 0, 0)},
     )
