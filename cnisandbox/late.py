@@ -8,6 +8,6 @@ Privilege: none.
 
 import json  # noqa: F401 - for what netfilter's library says, for attestations, and for a document that is not in order
 
-import cnisandbox._nftables  # a library is no code out of a bundle: the entry loads it for the host worker (plugin.py)
+import cnisandbox._nftables  # a library is no code out of a bundle: a host worker loads it first of all (plugin.py)
 import cnisandbox.audit.log
 import cnisandbox.monitor.gate  # noqa: F401 - workers become gates at level mediated, which a netconf may ask for
