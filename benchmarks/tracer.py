@@ -1,7 +1,7 @@
 """What every process does in a while, by the kernel's own tracer.
 
 No program is changed or slowed down by a debugger: the kernel notes who gets a processor, which system calls begin and
-end, and which pages are faulted in, half a microsecond each.
+end, and which pages are faulted in.
 
 Source: Documentation/trace/events.rst, Linux 6.1.
 """
