@@ -22,8 +22,8 @@ ENTRIES = {
     "help": "import cnisandbox.cli.main as main, sys; main.main(['--help'])",
     "doctor-help": "import cnisandbox.cli.main as main, sys; main.main(['doctor', '--help'])",
 }
-# LIMIT: thousands of bytes of byte code, a twentieth more than it is; the command line loads no more than it needs.
-KILOBYTES = {"bridge": 1040, "host-local": 690, "loopback": 720, "shim": 1380, "help": 2550, "doctor-help": 6650}
+# LIMIT: thousands of bytes of byte code, a fiftieth more than it is; the command line loads no more than it needs.
+KILOBYTES = {"bridge": 1040, "host-local": 695, "loopback": 725, "shim": 1405, "help": 2450, "doctor-help": 6475}
 _PROGRAM = """
 import atexit, sys
 before = set(sys.modules)
@@ -56,7 +56,8 @@ def recorded(entry: str) -> set[str]:
 
 
 def byte_code(path: str) -> int:
-    return len(marshal.dumps(compile(Path(path).read_bytes(), path, "exec", dont_inherit=True, optimize=0)))
+    """Without the name of the file, which byte code has in it: the sum is the same wherever the tree lies."""
+    return len(marshal.dumps(compile(Path(path).read_bytes(), "", "exec", dont_inherit=True, optimize=0)))
 
 
 @pytest.mark.parametrize("entry", ENTRIES)
