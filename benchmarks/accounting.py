@@ -70,11 +70,6 @@ class Cgroup(NamedTuple):
         """The processes in it, but not those in cgroups inside of it."""
         return [int(word) for word in (self.memory / "cgroup.procs").read_text().split()]
 
-    def has(self, pid: int) -> bool:
-        """Say whether a process is in it, or was when it ended and nobody has waited for it."""
-        lines = Path(f"/proc/{pid}/cgroup").read_text().splitlines()
-        return any(self.memory.name in line.rpartition(":")[2].split("/") for line in lines)
-
     def cpu_s(self) -> float:
         """Seconds of processor time of all that have ever been in it."""
         if (self.cpu / "cpuacct.usage").exists():

@@ -96,7 +96,7 @@ def _profile(arguments: argparse.Namespace, group: Cgroup) -> int:
     print_profile(BIN_DIR)
     zygote = _serve(arguments.reference, group)
     try:
-        with _stage(arguments.reference, _QUICK, zygote) as stage, tracer() as traced:
+        with _stage(arguments.reference, _QUICK, group, zygote) as stage, tracer() as traced:
             prepared = {scenario.title: scenario.prepare for scenario in scenarios(stage, _QUICK)}
             for title, subjects in PROFILED.items():
                 print_timelines(title, prepared[title](), subjects, traced, zygote.pids)
@@ -111,7 +111,7 @@ def _measure(arguments: argparse.Namespace, group: Cgroup) -> int:
     started = time.monotonic()
     zygote = _serve(arguments.reference, group)
     idle = zygote.memory()
-    with _stage(arguments.reference, sizes, zygote) as stage:
+    with _stage(arguments.reference, sizes, group, zygote) as stage:
         document["scenarios"] = {}
         for scenario in scenarios(stage, sizes):
             if arguments.only in scenario.title:
@@ -134,12 +134,12 @@ def _serve(reference: str, group: Cgroup) -> Zygote:
 
 
 @contextmanager
-def _stage(reference: str, sizes: Sizes, zygote: Zygote) -> Iterator[Stage]:
+def _stage(reference: str, sizes: Sizes, group: Cgroup, zygote: Zygote) -> Iterator[Stage]:
     subjects = Subjects.make(reference)
     with netns([*(subject.pod for subject in subjects), "floor", "library", *crowd_pods(sizes)]):
         floor = Answerer("floor.py", "/run/netns/floor")
         starting = Answerer("starting.py", "/run/netns/library")
-        meter = Meter("/run/bench/calls", zygote, {zygote.pid, floor.pid, starting.pid})
+        meter = Meter("/run/bench/calls", group, zygote, {zygote.pid, floor.pid, starting.pid})
         yield Stage(meter, subjects, floor, starting)
 
 

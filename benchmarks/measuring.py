@@ -14,6 +14,8 @@ from itertools import islice
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
+from accounting import Cgroup
+
 
 class Sample(NamedTuple):
     """What was measured.
@@ -50,9 +52,6 @@ class CallFailed(Exception):
 class Resident(Protocol):
     """What serves calls, and is there between them."""
 
-    def owns(self, pid: int) -> bool:
-        """Say whether a process has been counted by `cpu_s`."""
-
     def cpu_s(self) -> float:
         """Processor time until now, of it and of all of its children."""
 
@@ -65,28 +64,28 @@ class Meter:
 
     Args:
         directory: Where the files are: a tmpfs.
+        group: The cgroup of this process, of what it starts, and, inside of it, of the zygote.
         resident: The zygote.
         staying: Children of this process that are no part of a call.
     """
 
-    def __init__(self, directory: str, resident: Resident, staying: Collection[int]) -> None:
+    def __init__(self, directory: str, group: Cgroup, resident: Resident, staying: Collection[int]) -> None:
         self._directory = directory
+        self._group = group
         self._resident = resident
         self._staying = staying
         self._wall_ns = 0
-        self._cpu_s = 0.0
 
     def sample(self, action: Callable[[], object]) -> Sample:
         """Measure the programs that an action runs, and wait until nothing of them is left."""
-        self._wall_ns, self._cpu_s = 0, 0.0
-        before_s = self._resident.cpu_s()
+        self._wall_ns = 0
+        before_s, resident_before_s = self._others_cpu_s(), self._resident.cpu_s()
         action()
         while self._strays():
             self._wait()
-        if self._resident.cpu_s() != before_s:
+        if self._resident.cpu_s() != resident_before_s:
             self._resident.wait_until_ready()
-        self._cpu_s += self._resident.cpu_s() - before_s
-        return Sample(self._wall_ns / 1e6, self._cpu_s * 1e3)
+        return Sample(self._wall_ns / 1e6, (self._others_cpu_s() - before_s) * 1e3)
 
     def run(self, calls: Sequence[Call], at_a_time: int = 1) -> list[bytes]:
         """Run programs, the next one as soon as one has ended; only this is on the clock.
@@ -119,15 +118,16 @@ class Meter:
         return outputs
 
     def _wait(self) -> tuple[int, int]:
-        """Wait for any child; an orphan of the zygote's is counted there."""
-        ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT)
-        assert ended is not None
-        is_counted = self._resident.owns(ended.si_pid)
-        pid, status, usage = os.wait4(ended.si_pid, 0)
+        """Wait for any child, of a call or an orphan of the zygote's."""
+        pid, status = os.wait()
         if pid in self._staying:
             raise CallFailed(f"process {pid} of the harness, or the zygote, has ended: wait status {status}")
-        self._cpu_s += 0.0 if is_counted else usage.ru_utime + usage.ru_stime
         return pid, status
+
+    def _others_cpu_s(self) -> float:
+        """Processor time of the cgroup but for this process, whose own is asked first: that has the kernel add it."""
+        own_s = time.process_time()
+        return self._group.cpu_s() - own_s
 
     def _strays(self) -> set[int]:
         children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()

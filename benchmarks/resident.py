@@ -53,10 +53,6 @@ class Zygote:
         self.wait_until_ready(_STILL_AT_FIRST_S)
         self._processes = len(group.pids())
 
-    def owns(self, pid: int) -> bool:
-        """Say whether a process is, or was, in its cgroup."""
-        return self._group.has(pid)
-
     def pids(self) -> list[int]:
         """List it and its children."""
         return self._group.pids()
