@@ -14,11 +14,13 @@ from cnisandbox.errors import reason
 if TYPE_CHECKING:
     from cnisandbox.bundle import Module, Source
 
-# As a launcher does it, without the bundle. What the interpreter starts with is loaded before a bundle can be used.
+# As a launcher does it, without the bundle, but with the stand-in that `bundle.use` sets: what that spares is needed by
+# no call. What the interpreter starts with is loaded before a bundle can be used.
 _LIST_MODULES = """\
-import sys
+import _collections_abc, sys
 from _frozen_importlib_external import ExtensionFileLoader, SourceFileLoader
 sys.path += {directories!r}
+sys.modules["collections.abc"] = _collections_abc
 executed, execute = [], SourceFileLoader.exec_module
 def exec_module(loader, module):
     execute(loader, module)
