@@ -4,7 +4,7 @@ A plugin is a new process for every call, and imports some ninety modules. The i
 of them, asks for its state, opens and reads it. A bundle, which `cnisandbox install` writes, has the code of them all.
 
     __pycache__/bridge.cpython-311.bundle
-      head      magic number of the interpreter's byte code · hash of the rest · length of the index
+      head      magic number of the interpreter's byte code · hashes of the index and of the code · length of the index
       index     the module path that it was made with · path, mtime and size of each source · the modules, each with the
                 place of its code, in an order in which none comes before what it imports
       code      a code object for each module; none for an extension, of which the bundle knows where it is
@@ -15,8 +15,10 @@ ignored, whatever is wrong with it, and modules are imported from their own file
 What every call needs is executed at once, one module after the other, and the import system is not asked for it: for
 each module it would do a tenth of a millisecond's work to find what is known here.
 
-It is read as a whole, and stays in memory: a module of it may be imported when no file can be opened any more. So
+It is mapped as a whole, and stays in memory: a module of it may be imported when no file can be opened any more. So
 what few calls need is imported by those that do (cnisandbox/late.py); without a bundle it is imported before the drop.
+To read it would take a millisecond, for memory that is there in the page cache. Python's `mmap` is one library more to
+be loaded; ours is needed by every call anyway, and so it is loaded first.
 
 A launcher executes this file, and does not import it: `cnisandbox/__init__` imports most of what is in a bundle.
 
@@ -31,7 +33,7 @@ import stat
 import sys
 
 # What importlib.machinery and importlib.util export, which are not loaded at this time and take a millisecond.
-from _frozen_importlib import ModuleSpec
+from _frozen_importlib import ModuleSpec, _load  # type: ignore[attr-defined]
 from _frozen_importlib_external import MAGIC_NUMBER, ExtensionFileLoader, SourceFileLoader
 
 TYPE_CHECKING = False
@@ -44,9 +46,11 @@ if TYPE_CHECKING:
     Found = dict[str, tuple[Module, memoryview]]
     Source = tuple[str, int, int]
 
-_HASH_END = len(MAGIC_NUMBER) + 8
-_INDEX_START = _HASH_END + 4
+_INDEX_HASH, _CODE_HASH, _LENGTH = (slice(end - size, end) for size, end in ((8, 12), (8, 20), (4, 24)))
+_HEAD_BYTES = 24
 _HASH_KEY = int.from_bytes(MAGIC_NUMBER, "little")
+# In the order in which they need each other.
+_NATIVE = ("_cffi_backend", "cnisandbox._native")
 
 
 def use(path: str) -> bool:
@@ -57,7 +61,7 @@ def use(path: str) -> bool:
     """
     try:
         finder = _Finder(load(path, sys.path))
-    except (OSError, ValueError, EOFError, TypeError):
+    except (OSError, ValueError, EOFError, TypeError, ImportError):
         return False
     sys.meta_path.insert(0, finder)
     # As newer interpreters do: `os` has loaded it, and the package that stands in front of it takes a millisecond.
@@ -80,21 +84,28 @@ def load(path: str, search_path: list[str]) -> "Found":
         ValueError: It must not be used; the message says why.
         OSError: It is not there, or a source of it is not.
         EOFError, TypeError: It is none.
+        ImportError: What maps it cannot be loaded.
     """
-    data = _read(path)
-    if data[: len(MAGIC_NUMBER)] != MAGIC_NUMBER:
-        raise ValueError("made by another version of Python")
-    if data[len(MAGIC_NUMBER) : _HASH_END] != _imp.source_hash(_HASH_KEY, data[_HASH_END:]):
+    fd = _open(path)
+    try:
+        head = os.read(fd, _HEAD_BYTES)
+        if head[: len(MAGIC_NUMBER)] != MAGIC_NUMBER:
+            raise ValueError("made by another version of Python")
+        index = os.read(fd, int.from_bytes(head[_LENGTH], "little"))
+        if head[_INDEX_HASH] != _imp.source_hash(_HASH_KEY, index):
+            raise ValueError("damaged")
+        searched, sources, modules = marshal.loads(index)  # noqa: S302 - see _open
+        if searched != search_path:
+            raise ValueError("made with another module path")
+        for source, mtime_ns, size in sources:
+            status = os.stat(source)
+            if status.st_mtime_ns != mtime_ns or status.st_size != size:
+                raise ValueError(f"{source} has changed")
+        code = _map(fd, [module for module, *_ in modules])[_HEAD_BYTES + len(index) :]
+    finally:
+        os.close(fd)
+    if head[_CODE_HASH] != _imp.source_hash(_HASH_KEY, code):
         raise ValueError("damaged")
-    code_start = _INDEX_START + int.from_bytes(data[_HASH_END:_INDEX_START], "little")
-    searched, sources, modules = marshal.loads(data[_INDEX_START:code_start])  # noqa: S302 - see _read
-    if searched != search_path:
-        raise ValueError("made with another module path")
-    for source, mtime_ns, size in sources:
-        status = os.stat(source)
-        if status.st_mtime_ns != mtime_ns or status.st_size != size:
-            raise ValueError(f"{source} has changed")
-    code = data[code_start:]
     return {module[0]: (module, code[start:end]) for module, start, end in modules}
 
 
@@ -108,12 +119,13 @@ def pack(
         pieces.append(piece)
         places.append((module, end, end := end + len(piece)))
     index = marshal.dumps((search_path, sources, places))
-    rest = len(index).to_bytes(4, "little") + index + b"".join(pieces)
-    return MAGIC_NUMBER + _imp.source_hash(_HASH_KEY, rest) + rest
+    rest = b"".join(pieces)
+    hashes = _imp.source_hash(_HASH_KEY, index) + _imp.source_hash(_HASH_KEY, rest)
+    return MAGIC_NUMBER + hashes + len(index).to_bytes(4, "little") + index + rest
 
 
-def _read(path: str) -> memoryview:
-    """Read the file, if nobody but root can have written it.
+def _open(path: str) -> int:
+    """Open the file, if nobody but root can have written it.
 
     It is code that root is going to execute: as are the files of byte code beside it, which the same command wrote into
     the same directory, and which the interpreter executes without asking whose they are. Who may exchange this one may
@@ -127,9 +139,26 @@ def _read(path: str) -> memoryview:
         for one in (status, os.stat(os.path.dirname(path))):
             if one.st_uid != 0 or one.st_mode & 0o022:
                 raise ValueError("others than root may write to it, or to its directory")
-        return memoryview(os.read(fd, status.st_size))
-    finally:
+    except BaseException:
         os.close(fd)
+        raise
+    return fd
+
+
+def _map(fd: int, modules: "list[Module]") -> memoryview:
+    """Map a file, with the library of ours that is among modules."""
+    for name in _NATIVE:
+        for module in modules:
+            if module[0] == name and name not in sys.modules:
+                _load(_spec_of(module, None))
+    native = sys.modules.get(_NATIVE[-1])
+    if native is None:
+        raise ValueError("without the library that maps it")
+    size = os.fstat(fd).st_size
+    content = native.lib.native_map_file(fd, size)
+    if not content:
+        raise ValueError("cannot be mapped")
+    return memoryview(native.ffi.buffer(content, size)).toreadonly()
 
 
 class _Loader(SourceFileLoader):
@@ -146,7 +175,7 @@ class _Loader(SourceFileLoader):
         self._code = code
 
     def get_code(self, fullname: str) -> "CodeType":  # noqa: ARG002 - a loader is of one module
-        code: CodeType = marshal.loads(self._code)  # noqa: S302 - see _read
+        code: CodeType = marshal.loads(self._code)  # noqa: S302 - see _open
         return code
 
 
@@ -171,7 +200,7 @@ class _Finder:
                 made.append((module, code))
         # ORDER: all of them are there before the first is executed: it may import from a package that comes last.
         for module, code in made:
-            exec(marshal.loads(code), module.__dict__)  # noqa: S102, S302 - see _read
+            exec(marshal.loads(code), module.__dict__)  # noqa: S102, S302 - see _open
             package, _, name = module.__name__.rpartition(".")
             if package:
                 setattr(sys.modules[package], name, module)
@@ -180,10 +209,14 @@ class _Finder:
         """Say where a module comes from; None if it is not in the bundle."""
         if name not in self._found:
             return None
-        (_, origin, cached, locations, _), code = self._found[name]
-        loader = _Loader(name, origin, code) if code else ExtensionFileLoader(name, origin)
-        spec = ModuleSpec(name, loader, origin=origin, is_package=locations is not None)
-        spec.submodule_search_locations = locations
-        spec.has_location = True
-        spec.cached = cached
-        return spec
+        return _spec_of(*self._found[name])
+
+
+def _spec_of(module: "Module", code: memoryview | None) -> ModuleSpec:
+    name, origin, cached, locations, _ = module
+    loader = _Loader(name, origin, code) if code else ExtensionFileLoader(name, origin)
+    spec = ModuleSpec(name, loader, origin=origin, is_package=locations is not None)
+    spec.submodule_search_locations = locations
+    spec.has_location = True
+    spec.cached = cached
+    return spec

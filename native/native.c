@@ -141,6 +141,14 @@ void native_madvise(const uint64_t *ranges, size_t count, int advice)
 		madvise((void *)(uintptr_t)ranges[0], ranges[1], advice);
 }
 
+/* A file, for as long as the process lives; all of it is fetched, so that no page of it costs a fault. */
+const char *native_map_file(int fd, size_t size)
+{
+	void *content = mmap(NULL, size, PROT_READ, MAP_PRIVATE | MAP_POPULATE, fd, 0);
+
+	return content == MAP_FAILED ? NULL : content;
+}
+
 /* Which descriptors below `end` are open: their numbers to `fds`, and how many as the result. */
 int native_open_descriptors(int *fds, int end)
 {

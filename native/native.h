@@ -12,6 +12,7 @@ int native_empty_bounding_set(void);
 int native_cut_capabilities(uint64_t held, uint64_t inheritable);
 int native_close_range(unsigned int first, unsigned int last, unsigned int flags);
 void native_madvise(const uint64_t *ranges, size_t count, int advice);
+const char *native_map_file(int fd, size_t size);
 void native_fill_gaps(void);
 int native_open_descriptors(int *fds, int end);
 int native_hard_limit(int kind, int64_t *value);

@@ -5,6 +5,7 @@ import importlib
 import importlib.util
 import marshal  # noqa: TID251 - what a bundle is made of
 import os
+import resource
 import stat
 import subprocess
 import sys
@@ -202,6 +203,24 @@ def test_bundle_that_is_cut_off_anywhere_is_ignored(path: Path) -> None:
     for length in range(len(data)):
         path.write_bytes(data[:length])
         assert not bundle.use(str(path)), length
+
+
+def test_bundle_without_the_library_that_maps_it_is_ignored(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "cnisandbox._native")
+    assert not bundle.use(str(path))
+
+
+def test_bundle_that_cannot_be_mapped_is_ignored(path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    path.write_bytes(path.read_bytes() + bytes(1 << 26))
+    resource.setrlimit(resource.RLIMIT_AS, (used + (1 << 25), hard))
+    try:
+        with pytest.raises(ValueError, match="cannot be mapped"):
+            bundle.load(str(path), sys.path)
+        assert not bundle.use(str(path))
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
 
 
 @pytest.mark.parametrize("content", [(), (1, 2), (["x"], [], 3), None, ([], [("x",)], [])])
