@@ -20,7 +20,7 @@ Source: include/uapi/linux/netlink.h, lib/nlattr.c, Linux 6.1; netlink(7).
 
 import struct
 from _socket import AF_INET, AF_INET6, inet_ntop, inet_pton  # the C module: `socket` takes 3 ms to make its enums
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from cnisandbox.hints import Any
 
@@ -35,6 +35,8 @@ UNKNOWN = "unknown"
 HEADER = "header"
 
 _ATTRIBUTE = struct.Struct("=HH")
+_PADDING = (b"", b"\0\0\0", b"\0\0", b"\0")  # by the last two bits of a length
+_INTEGERS = frozenset([int])
 
 Attributes = dict[str, Any]
 Context = Mapping[str, Any]
@@ -43,11 +45,6 @@ Context = Mapping[str, Any]
 def aligned(length: int) -> int:
     """Round a length up to 4 bytes, as NLMSG_ALIGN and NLA_ALIGN do."""
     return (length + 3) & ~3
-
-
-def padded(data: bytes) -> bytes:
-    """Add NULs up to a multiple of 4 bytes."""
-    return data + b"\0" * (-len(data) % 4)
 
 
 class CodecError(ValueError):
@@ -115,9 +112,11 @@ class Scalar(Leaf):
             raise CodecError(str(error)) from None
 
     def unpack(self, data: bytes) -> int:
-        if len(data) != self._struct.size:
-            raise CodecError(f"{len(data)} bytes where {self._struct.size} belong")
-        return int(self._struct.unpack(data)[0])
+        try:
+            value: int = self._struct.unpack(data)[0]
+        except struct.error:
+            raise CodecError(f"{len(data)} bytes where {self._struct.size} belong") from None
+        return value
 
 
 class Text(Leaf):
@@ -225,19 +224,20 @@ class Header(Leaf):
     def pack(self, value: Any) -> bytes:
         if type(value) is not dict or value.keys() != self._names:
             raise CodecError(f"the fields are not {', '.join(self.fields)}")
-        values = [value[field] for field in self.fields]
-        for item in values:
-            if type(item) is not int:
-                raise CodecError("a field is not an integer")
+        values = [*map(value.__getitem__, self.fields)]
+        if not _INTEGERS.issuperset(map(type, values)):
+            raise CodecError("a field is not an integer")
         try:
             return self._struct.pack(*values)
         except struct.error as error:
             raise CodecError(str(error)) from None
 
     def unpack(self, data: bytes) -> dict[str, int]:
-        if len(data) != self.size:
-            raise CodecError(f"{len(data)} bytes where {self.size} belong")
-        return dict(zip(self.fields, self._struct.unpack(data), strict=True))
+        try:
+            values = self._struct.unpack(data)
+        except struct.error:
+            raise CodecError(f"{len(data)} bytes where {self.size} belong") from None
+        return dict(zip(self.fields, values, strict=True))
 
 
 class Table:
@@ -247,7 +247,8 @@ class Table:
         attributes: Number to (name, kind).
         header: The struct in front of them, if there is one.
         is_partial: Whether attributes that are not among these are passed over, instead of kept below "unknown": for
-            answers of the kernel, of which little is read. A message that goes on to the kernel never has such a table.
+            answers of the kernel, of which little is read; none of these is a `Many`. A message that goes on to the
+            kernel never has such a table.
     """
 
     def __init__(
@@ -257,6 +258,8 @@ class Table:
         self.is_partial = is_partial
         self.by_number = attributes
         self.by_name = {name: (number, kind) for number, (name, kind) in attributes.items()}
+        flags = (0, NLA_F_NESTED, NLA_F_NET_BYTEORDER, NLA_F_NESTED | NLA_F_NET_BYTEORDER) if is_partial else ()
+        self.wanted = frozenset(number | flag for number in attributes for flag in flags)
 
 
 class Nested(Kind):
@@ -390,8 +393,9 @@ def encode_parts(table: Table, header: Any, attributes: Attributes, depth: int) 
     """Encode a header, of a table that has one, and the attributes behind it; otherwise as `encode_body`."""
     if table.header is None:
         raise CodecError(f"{HEADER}: no such attribute")
-    data = located(HEADER, table.header.pack, header)
-    return padded(data) + encode_attributes(table, attributes, {HEADER: header}, depth)
+    data: bytes = located(HEADER, table.header.pack, header)
+    behind = encode_attributes(table, attributes, {HEADER: header}, depth)
+    return data.ljust(table.header.aligned_size, b"\0") + behind
 
 
 def encode_attributes(table: Table, attributes: Attributes, context: Context, depth: int) -> bytes:
@@ -410,17 +414,28 @@ def encode_attributes(table: Table, attributes: Attributes, context: Context, de
             number, kind = table.by_name[name]
         except (KeyError, TypeError):
             raise CodecError(f"{name!r:.40}: no such attribute") from None
-        type_ = number | NLA_F_NESTED if kind.nested else number
-        if isinstance(kind, Many):
-            if type(value) is not list or not value:
-                raise CodecError(f"{name}: not a list of at least one value")
-            chunks += (pack_attribute(type_, located(name, kind.kind.encode, item, context, depth)) for item in value)
-        else:
-            beside = {**context, **attributes} if isinstance(kind, NestedBy) else context
-            chunks.append(pack_attribute(type_, located(name, kind.encode, value, beside, depth)))
+        try:
+            if isinstance(kind, Leaf):
+                chunks.append(pack_attribute(number, kind.pack(value)))
+            elif isinstance(kind, Many):
+                chunks += _encode_many(number, kind.kind, value, context, depth)
+            else:
+                beside = {**context, **attributes} if isinstance(kind, NestedBy) else context
+                type_ = number | NLA_F_NESTED if kind.nested else number
+                chunks.append(pack_attribute(type_, kind.encode(value, beside, depth)))
+        except CodecError as error:
+            raise CodecError(f"{name}: {error}") from None
     if UNKNOWN in attributes:
         chunks += _encode_unknown(table, attributes[UNKNOWN])
     return b"".join(chunks)
+
+
+def _encode_many(number: int, kind: Kind, values: Any, context: Context, depth: int) -> Iterator[bytes]:
+    if type(values) is not list or not values:
+        raise CodecError("not a list of at least one value")
+    type_ = number | NLA_F_NESTED if kind.nested else number
+    for value in values:
+        yield pack_attribute(type_, kind.encode(value, context, depth))
 
 
 def _encode_unknown(table: Table, unknown: Any) -> Iterable[bytes]:
@@ -444,10 +459,10 @@ def pack_attribute(type_: int, data: bytes) -> bytes:
     Raises:
         CodecError: It is longer.
     """
-    length = _ATTRIBUTE.size + len(data)
+    length = len(data) + 4
     if length > 0xFFFF:
         raise CodecError(f"{len(data)} bytes do not fit into an attribute")
-    return padded(_ATTRIBUTE.pack(length, type_) + data)
+    return _ATTRIBUTE.pack(length, type_) + data + _PADDING[length & 3]
 
 
 def decode_body(table: Table, data: bytes, context: Context, depth: int) -> Attributes:
@@ -485,7 +500,7 @@ def decode_attributes(table: Table, data: bytes, context: Context, depth: int) -
     unknown: list[tuple[int, bytes]] = []
     late: list[tuple[str, Kind, bytes]] = []
     by_number = table.by_number
-    for type_, payload in split_attributes(data, by_number if table.is_partial else None):
+    for type_, payload in _wanted_attributes(table, data) if table.is_partial else split_attributes(data):
         entry = by_number.get(type_ & NLA_TYPE_MASK)
         if entry is None:
             unknown.append((type_, payload))
@@ -493,25 +508,23 @@ def decode_attributes(table: Table, data: bytes, context: Context, depth: int) -
         name, kind = entry
         if type_ > NLA_TYPE_MASK:
             _check_flags(name, kind, type_)
-        item = kind.kind if isinstance(kind, Many) else kind
-        if name in decoded and item is kind:
+        if name in decoded and not isinstance(kind, Many):
             raise CodecError(f"{name}: occurs twice")
-        if isinstance(kind, NestedBy):
-            late.append((name, kind, payload))
-            decoded[name] = None  # keeps the order of the message
-            continue
         try:
-            value = item.decode(payload, context, depth)
+            if isinstance(kind, Leaf):
+                decoded[name] = kind.unpack(payload)
+            elif isinstance(kind, NestedBy):
+                late.append((name, kind, payload))
+                decoded[name] = None  # keeps the order of the message
+            elif isinstance(kind, Many):
+                decoded.setdefault(name, []).append(kind.kind.decode(payload, context, depth))
+            else:
+                decoded[name] = kind.decode(payload, context, depth)
         except CodecError as error:
             raise CodecError(f"{name}: {error}") from None
-        if item is kind:
-            decoded[name] = value
-        else:
-            decoded.setdefault(name, []).append(value)
     if late:
         around = {**context, **decoded}  # ORDER: what they are selected by is decoded now
-        for name, kind, payload in late:
-            decoded[name] = located(name, kind.decode, payload, around, depth)
+        decoded.update([(name, located(name, kind.decode, payload, around, depth)) for name, kind, payload in late])
     if unknown:
         decoded[UNKNOWN] = unknown
     return decoded
@@ -525,17 +538,14 @@ def _check_flags(name: str, kind: Kind, type_: int) -> None:
         raise CodecError(f"{name}: NLA_F_NESTED on an attribute that is not nested")
 
 
-def split_attributes(data: bytes, among: Container[int] | None = None) -> Iterator[tuple[int, bytes]]:
+def split_attributes(data: bytes) -> list[tuple[int, bytes]]:
     """Split data into (type with its flag bits, payload); the padding of the last one may be missing.
 
-    Args:
-        data: Attributes, one behind the other.
-        among: Types without flag bits; of the others only the length is looked at. None: all.
-
     Raises:
-        CodecError: A length is wrong; raised when the iteration comes to it.
+        CodecError: A length is wrong.
     """
     unpack = _ATTRIBUTE.unpack_from
+    found: list[tuple[int, bytes]] = []
     offset, end = 0, len(data)
     while offset < end:
         if end - offset < 4:
@@ -544,9 +554,41 @@ def split_attributes(data: bytes, among: Container[int] | None = None) -> Iterat
         following = offset + length
         if length < 4 or following > end:
             raise CodecError(f"an attribute of {length} bytes where {end - offset} are left")
-        if among is None or type_ & NLA_TYPE_MASK in among:
-            yield type_, data[offset + 4 : following]
+        found.append((type_, data[offset + 4 : following]))
         offset = following + 3 & ~3
+    return found
+
+
+def _wanted_attributes(table: Table, data: bytes) -> list[tuple[int, bytes]]:
+    """Split data as `split_attributes` does, but give only what a partial table has, and stop when that is complete.
+
+    A link has fifty attributes, of which ten are read; a bridge as many again, of which the seventh is read. So what is
+    passed over takes one short turn. What stands behind the last one that is read cannot change what has been read, and
+    goes on to nobody who could read it differently.
+
+    Raises:
+        CodecError: A length is wrong; behind the last one that is read they are not looked at.
+    """
+    unpack, wanted, missing = _ATTRIBUTE.unpack_from, table.wanted, len(table.by_number)
+    found: list[tuple[int, bytes]] = []
+    length, offset, end = 0, 0, len(data)
+    try:
+        while offset < end:
+            length, type_ = unpack(data, offset)
+            if length < 4:
+                raise CodecError(f"an attribute of {length} bytes where {end - offset} are left")
+            offset += length + 3 & ~3
+            if type_ in wanted:
+                behind = offset - (-length & 3)
+                found.append((type_, data[behind - length + 4 : behind]))
+                if len(found) == missing:
+                    break
+    except struct.error:
+        raise CodecError(f"{end - offset} bytes where an attribute begins") from None
+    left = end - offset + aligned(length)
+    if length > left:
+        raise CodecError(f"an attribute of {length} bytes where {left} are left")
+    return found
 
 
 def located(name: str, step: Callable[..., Any], *args: Any) -> Any:

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from cnisandbox.hints import Any
 from cnisandbox.netlink import codec, structures
 from cnisandbox.netlink.codec import NLA_TYPE_MASK, UNKNOWN, CodecError, Kind, Table, aligned
-from cnisandbox.netlink.message import NLM_F_DUMP, Message, decode_as, encode_as, split_messages
+from cnisandbox.netlink.message import NLM_F_DUMP, Envelope, Message, decode_as, encode_as, split_messages
 from cnisandbox.netlink.tables import generic
 from cnisandbox.netlink.tables.monitored import NETFILTER_NAMES, NETFILTER_TABLES, ROUTE_NAMES, ROUTE_TABLES
 from cnisandbox.netlink.tables.netfilter import NFNL_MSG_BATCH_BEGIN, NFNL_MSG_BATCH_END, NFNL_SUBSYS_NFTABLES
@@ -71,7 +71,7 @@ def decode_datagram(protocol: int, data: bytes, families: Families = _NO_FAMILIE
     for envelope, body in split_messages(_without_tail(data)):
         if len(messages) == MAX_MESSAGES:
             raise CodecError(f"more than {MAX_MESSAGES} messages")
-        _, table = _entry(protocol, envelope.type, body[:1], families)
+        _, table = _entry(protocol, envelope[0], body[:1], families)
         messages.append(decode_as(envelope, _with_own_header(protocol, envelope, body, table), table))
     if protocol == NETLINK_NETFILTER:
         _check_batch(messages)
@@ -214,13 +214,14 @@ def _without_tail(data: bytes) -> bytes:
     return data if offset == 0 or any(data[offset:]) else data[:offset]
 
 
-def _with_own_header(protocol: int, envelope: Message, body: bytes, table: Table) -> bytes:
+def _with_own_header(protocol: int, envelope: Envelope, body: bytes, table: Table) -> bytes:
     """Give a dump request that says nothing but a family the header that its type has.
 
     KERNEL: a dump takes rtgenmsg (1 byte) and ifinfomsg for every type, as long as the socket does not ask for strict
     checking; Go's standard library and github.com/vishvananda/netlink send these.
     """
-    if protocol != NETLINK_ROUTE or envelope.type & 3 != _GET or not envelope.flags & NLM_F_DUMP:
+    type_, flags, _, _ = envelope
+    if protocol != NETLINK_ROUTE or type_ & 3 != _GET or not flags & NLM_F_DUMP:
         return body
     if not 0 < len(body) <= _IFINFOMSG_SIZE or any(body[1:]) or table.header is None:
         return body

@@ -76,6 +76,10 @@ class Message(NamedTuple):
     attributes: Attributes
 
 
+Envelope = tuple[int, int, int, int]
+"""Type, flags, sequence number and port of a message."""
+
+
 def encode_message(message: Message, tables: Mapping[int, Table]) -> bytes:
     """Encode a message.
 
@@ -108,41 +112,39 @@ def decode_messages(datagram: bytes, tables: Mapping[int, Table]) -> list[Messag
     Raises:
         CodecError: A byte of it does not belong where it stands, or no table knows a type.
     """
-    return [_decode_body(envelope, body, tables) for envelope, body in split_messages(datagram)]
+    messages: list[Message] = []
+    for envelope, body in split_messages(datagram):
+        type_, flags, _, _ = envelope
+        table = _table_of(type_, tables)
+        messages.append(decode_as(envelope, _without_echo(flags, body) if type_ == NLMSG_ERROR else body, table))
+    return messages
 
 
-def split_messages(datagram: bytes) -> Iterator[tuple[Message, bytes]]:
-    """Split a datagram into messages that are still without header and attributes, each with its body.
+def split_messages(datagram: bytes) -> Iterator[tuple[Envelope, bytes]]:
+    """Split a datagram into the first four fields of each message, and its body.
 
     Raises:
         CodecError: A length is wrong; raised when the iteration comes to it.
     """
-    offset = 0
-    while offset < len(datagram):
-        left = len(datagram) - offset
-        if left < _NLMSGHDR.size:
+    offset, end = 0, len(datagram)
+    while offset < end:
+        left = end - offset
+        if left < 16:
             raise CodecError(f"{left} bytes where a message begins")
-        length, type_, flags, sequence, port = _NLMSGHDR.unpack_from(datagram, offset)
-        if not _NLMSGHDR.size <= length <= left:
+        length, *envelope = _NLMSGHDR.unpack_from(datagram, offset)
+        if not 16 <= length <= left:
             raise CodecError(f"a message of {length} bytes where {left} are left")
-        yield Message(type_, flags, sequence, port, {}, {}), datagram[offset + _NLMSGHDR.size : offset + length]
-        offset += aligned(length)
+        yield tuple(envelope), datagram[offset + 16 : offset + length]
+        offset += length + 3 & ~3
 
 
-def _decode_body(envelope: Message, body: bytes, tables: Mapping[int, Table]) -> Message:
-    table = _table_of(envelope.type, tables)
-    if envelope.type == NLMSG_ERROR:
-        body = _without_echo(envelope.flags, body)
-    return decode_as(envelope, body, table)
-
-
-def decode_as(envelope: Message, body: bytes, table: Table) -> Message:
+def decode_as(envelope: Envelope, body: bytes, table: Table) -> Message:
     """Decode the body of a message that `split_messages` gave, by this table.
 
     Raises:
         CodecError: A byte of it does not belong where it stands.
     """
-    return Message(*envelope[:4], *decode_parts(table, body, 0))
+    return Message(*envelope, *decode_parts(table, body, 0))
 
 
 def _without_echo(flags: int, body: bytes) -> bytes:
