@@ -34,6 +34,7 @@ from cnisandbox.netlink.tables.link import (
     RTM_DELLINK,
     RTM_NEWLINK,
     RTM_SETLINK,
+    SEEN_AS_PORT,
 )
 from cnisandbox.netlink.tables.vlan import RTM_GETVLAN
 from cnisandbox.netlink.transport import Request, refusal, route_socket
@@ -145,7 +146,7 @@ def get_port(ifindex: int) -> BridgePort | None:
     Returns:
         None if there is no such link, or it is not a port of a bridge.
     """
-    messages = route_socket().execute([get_request(ifindex=ifindex)])[0].messages
+    messages = route_socket().execute([get_request(ifindex=ifindex)], {RTM_NEWLINK: SEEN_AS_PORT})[0].messages
     linkinfo = messages[0].attributes.get("linkinfo", {}) if messages else {}
     if linkinfo.get("slave_kind") != "bridge":
         return None

@@ -20,7 +20,9 @@ from cnisandbox.netlink.tables.link import (
     RTEXT_FILTER_SKIP_STATS,
     RTM_DELLINK,
     RTM_GETLINK,
+    RTM_NEWLINK,
     RTM_SETLINK,
+    SEEN_STATE,
 )
 from cnisandbox.netlink.transport import Answer, Request, route_socket
 
@@ -220,7 +222,7 @@ def wait_until_gone(ifindex: int, timeout_ms: int) -> bool:
         False if there still is one when the time has run out; 0 looks once.
     """
     deadline = time.monotonic() + timeout_ms / 1000
-    while get_link_by_index(ifindex) is not None:
+    while _operstate(ifindex) is not None:
         if time.monotonic() >= deadline:
             return False
         time.sleep(_LOOK_AGAIN_S)
@@ -239,13 +241,13 @@ def wait_for_operstate_up(ifindex: int, timeout_ms: int) -> str:
     """
     begun = time.monotonic()
     while True:
-        link = get_link_by_index(ifindex)
-        if link is None:
+        operstate = _operstate(ifindex)
+        if operstate is None:
             raise KernelRefused("wait for link", f"with index {ifindex}", errno.ENODEV)
         elapsed_s = time.monotonic() - begun
         left_s = timeout_ms / 1000 - elapsed_s
-        if link.operstate == "up" or left_s <= 0:
-            return link.operstate
+        if operstate == "up" or left_s <= 0:
+            return operstate
         # At most an eighth too late, and that many looks that no other process of the host suffers from.
         time.sleep(min(max(elapsed_s / 8, _LOOK_AGAIN_S / 2), 0.05, left_s))
 
@@ -299,24 +301,24 @@ def link_header(ifindex: int = 0, flags: int = 0, change: int = 0, family: int =
 
 def link_of(message: Message) -> Link:
     """Read the link out of an RTM_NEWLINK."""
-    attributes = message.attributes
+    header, attributes = message.header, message.attributes
     linkinfo = attributes.get("linkinfo", {})
-    operstate = attributes.get("operstate", 0)
-    return Link(
-        ifindex=message.header["ifindex"],
-        ifname=attributes.get("ifname", ""),
-        kind=linkinfo.get("kind", ""),
-        mac=attributes.get("address", ""),
-        mtu=attributes.get("mtu", 0),
-        flags=message.header["flags"],
-        operstate=OPERSTATES[operstate] if operstate < len(OPERSTATES) else "unknown",
-        master=attributes.get("master", 0),
-        peer=attributes.get("link", 0),
-        link_netnsid=attributes.get("link_netnsid"),
-        alias=attributes.get("ifalias", ""),
-        promiscuity=attributes.get("promiscuity", 0),
-        txqlen=attributes.get("txqlen", 0),
-        is_vlan_filtering=_is_vlan_filtering(linkinfo.get("kind", ""), linkinfo.get("data")),
+    kind = linkinfo.get("kind", "")
+    return Link(  # in the order of its fields: by name it would take many times the byte codes
+        header["ifindex"],
+        attributes.get("ifname", ""),
+        kind,
+        attributes.get("address", ""),
+        attributes.get("mtu", 0),
+        header["flags"],
+        _operstate_of(attributes),
+        attributes.get("master", 0),
+        attributes.get("link", 0),
+        attributes.get("link_netnsid"),
+        attributes.get("ifalias", ""),
+        attributes.get("promiscuity", 0),
+        attributes.get("txqlen", 0),
+        _is_vlan_filtering(kind, linkinfo.get("data")),
     )
 
 
@@ -353,6 +355,17 @@ def checked_ifname(operation: str, ifname: str) -> str:
 
 def _look(request: Request) -> Link | None:
     return found_link(route_socket().execute([request])[0])
+
+
+def _operstate(ifindex: int) -> str | None:
+    """Look at a link's operational state alone; None if there is no such link."""
+    (answer,) = route_socket().execute([get_request(ifindex=ifindex)], {RTM_NEWLINK: SEEN_STATE})
+    return _operstate_of(answer.messages[0].attributes) if answer.messages else None
+
+
+def _operstate_of(attributes: Attributes) -> str:
+    number = attributes.get("operstate", 0)
+    return OPERSTATES[number] if number < len(OPERSTATES) else "unknown"
 
 
 def _is_vlan_filtering(kind: str, data: Any) -> bool | None:

@@ -13,12 +13,12 @@ import _socket  # the C module: `socket` takes 3 ms to make its enums
 import errno
 import os
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 
 from cnisandbox.errors import KernelRefused
 from cnisandbox.hints import NamedTuple, NoReturn
 from cnisandbox.monitor.client import GateSocket, current
-from cnisandbox.netlink.codec import Attributes, CodecError
+from cnisandbox.netlink.codec import Attributes, CodecError, Table
 from cnisandbox.netlink.message import (
     NLM_F_ACK,
     NLM_F_DUMP,
@@ -113,8 +113,12 @@ class NetlinkSocket:
         """Close the socket."""
         self._socket.close()
 
-    def exchange(self, requests: Sequence[Request]) -> list[Answer]:
+    def exchange(self, requests: Sequence[Request], tables: Mapping[int, Table] = ROUTE_ANSWERS) -> list[Answer]:
         """Send requests and collect the answer of each; dumps cannot be among them.
+
+        Args:
+            requests: In the order in which the kernel is to work through them.
+            tables: How much is read of the messages that it answers with, by their types.
 
         Returns:
             One answer per request, in order; failed ones are answers too.
@@ -124,18 +128,18 @@ class NetlinkSocket:
         """
         answers: list[Answer] = []
         for start in range(0, len(requests), MAX_BATCH):
-            answers += self._exchange_batch(requests[start : start + MAX_BATCH])
+            answers += self._exchange_batch(requests[start : start + MAX_BATCH], tables)
         return answers
 
-    def execute(self, requests: Sequence[Request]) -> list[Answer]:
-        """Send requests and insist that each succeeds, or fails with an errno that it tolerates.
+    def execute(self, requests: Sequence[Request], tables: Mapping[int, Table] = ROUTE_ANSWERS) -> list[Answer]:
+        """Send requests, as `exchange` does, and insist that each succeeds, or fails with an errno that it tolerates.
 
         The kernel has carried out the others also when this raises.
 
         Raises:
             KernelRefused: The first failure, in the order of the requests.
         """
-        answers = self.exchange(requests)
+        answers = self.exchange(requests, tables)
         for request, answer in zip(requests, answers, strict=True):
             if answer.errno and answer.errno not in request.tolerated:
                 raise refusal(request, answer)
@@ -158,13 +162,13 @@ class NetlinkSocket:
             request.operation, request.target, errno.EINTR, "the objects change faster than they are read"
         )
 
-    def _exchange_batch(self, requests: Sequence[Request]) -> list[Answer]:
+    def _exchange_batch(self, requests: Sequence[Request], tables: Mapping[int, Table]) -> list[Answer]:
         first = self._send(requests, NLM_F_ACK)
         answers: list[Answer | None] = [None] * len(requests)
         collected: list[list[Message]] = [[] for _ in requests]
         missing = len(requests)
         while missing:
-            for message in self._receive(requests[0]):
+            for message in self._receive(requests[0], tables):
                 index = (message.sequence - first) & 0xFFFFFFFF
                 if index >= len(requests) or answers[index] is not None:
                     self._fail(requests[0], errno.EBADMSG, f"an answer to request {message.sequence} was not awaited")
@@ -180,7 +184,7 @@ class NetlinkSocket:
         messages: list[Message] = []
         is_interrupted = False
         while True:
-            for message in self._receive(request):
+            for message in self._receive(request, ROUTE_ANSWERS):
                 if message.sequence != sequence:
                     self._fail(request, errno.EBADMSG, f"an answer to request {message.sequence} was not awaited")
                 is_interrupted = is_interrupted or bool(message.flags & NLM_F_DUMP_INTR)
@@ -205,7 +209,7 @@ class NetlinkSocket:
         self._port = self._port or self._socket.getsockname()[0]  # a gate's is known from now on
         return first
 
-    def _receive(self, request: Request) -> Iterator[Message]:
+    def _receive(self, request: Request, tables: Mapping[int, Table]) -> list[Message]:
         """Receive one datagram; what did not come from the kernel is dropped."""
         try:
             data, _, flags, sender = self._socket.recvmsg(RECEIVE_BYTES)
@@ -214,18 +218,17 @@ class NetlinkSocket:
                 self._fail(request, errno.ETIMEDOUT, "the kernel did not answer")
             self._fail(request, error.errno or 0, "netlink receive")
         if sender[0] != 0:  # TRUST: any process of the netns may send to our port; the kernel's port is 0
-            return
+            return []
         if flags & _socket.MSG_TRUNC:
             self._fail(request, errno.EMSGSIZE, "the answer is too long")
         try:
-            messages = decode_messages(data, ROUTE_ANSWERS)
+            messages = decode_messages(data, tables)
         except CodecError as error:
             self._fail(request, errno.EBADMSG, f"the kernel's answer: {error}")
         for message in messages:
             if message.port != self._port:
                 self._fail(request, errno.EBADMSG, f"an answer for port {message.port}")
-            if message.type != NLMSG_NOOP:
-                yield message
+        return [message for message in messages if message.type != NLMSG_NOOP]
 
     def _fail(self, request: Request, number: int, details: str) -> NoReturn:
         self.close()  # ORDER: what is still on its way must not be taken for the answer to a later request

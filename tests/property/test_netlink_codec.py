@@ -65,7 +65,7 @@ def seen_of(table, body):
     return seen
 
 
-@given(messages((link.RTM_NEWLINK,)), st.sampled_from([link.SEEN, link.IDENTITY]))
+@given(messages((link.RTM_NEWLINK,)), st.sampled_from([link.SEEN, link.SEEN_AS_PORT, link.SEEN_STATE, link.IDENTITY]))
 @settings(suppress_health_check=[HealthCheck.too_slow])
 def test_of_an_answer_nothing_else_is_read_than_of_the_whole(sent, table):
     info = sent.attributes.get("linkinfo", {})

@@ -193,20 +193,34 @@ def _part(table: Table, *names: str, **others: tuple[int, Kind]) -> Table:
     return Table(kept, table.header, is_partial=True)
 
 
-_LINKINFO_SEEN = _part(
-    _LINKINFO,
-    "kind",
-    "slave_kind",
-    data=(2, NestedBy("kind", {"bridge": _part(_BRIDGE, "vlan_filtering")})),
-    slave_data=(5, NestedBy("slave_kind", {"bridge": _part(BRIDGE_PORT, "hairpin", "isolated")})),
-)
-
 # What our plugins read; the rest is three quarters of 1 KiB.
 SEEN = _part(
     LINK,
     *("address", "ifname", "mtu", "link", "master", "txqlen", "operstate", "ifalias", "promiscuity", "link_netnsid"),
-    linkinfo=(18, Nested(_LINKINFO_SEEN)),
+    linkinfo=(
+        18,
+        Nested(_part(_LINKINFO, "kind", data=(2, NestedBy("kind", {"bridge": _part(_BRIDGE, "vlan_filtering")})))),
+    ),
 )
+
+# The same of a link as a bridge's port.
+SEEN_AS_PORT = _part(
+    LINK,
+    "master",
+    linkinfo=(
+        18,
+        Nested(
+            _part(
+                _LINKINFO,
+                "slave_kind",
+                slave_data=(5, NestedBy("slave_kind", {"bridge": _part(BRIDGE_PORT, "hairpin", "isolated")})),
+            )
+        ),
+    ),
+)
+
+# What is looked at again and again, until it is "up"; it stands in front.
+SEEN_STATE = _part(LINK, "operstate")
 
 # What a judge looks at: which link it is, and of which kind; nothing of what is set on it, or on it as a bridge's port.
 IDENTITY = _part(
