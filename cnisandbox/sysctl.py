@@ -20,6 +20,7 @@ from cnisandbox.monitor.client import CHANGE_SYSCTL, READ_SYSCTL, WRITE_SYSCTL, 
 
 ROOT = "/proc/sys/net"
 MAX_COMPONENT = 64  # LIMIT: the longest in Linux 6.18 has 37 characters
+_NO_NAMES = frozenset(["", ".", ".."])
 MAX_VALUE = 4096  # LIMIT: one page, what proc_dostring and proc_dointvec take at once
 
 
@@ -60,7 +61,7 @@ def interface_key(family: str, ifname: str, setting: str) -> str:
     Raises:
         KernelRefused: EINVAL if the link's name would lead elsewhere.
     """
-    if "/" in ifname or not _is_name(ifname):
+    if "/" in ifname or not _are_names([ifname]):
         raise KernelRefused("name sysctl", quoted(ifname), errno.EINVAL, "not a name that a link can have")
     return f"net/{family}/conf/{ifname}/{setting}"
 
@@ -99,14 +100,14 @@ def _checked(key: str, operation: str) -> str:
         The path relative to /proc/sys/net.
     """
     first, *components = key.split("/")
-    is_inside = first == "net" and bool(components)
-    if not is_inside or not all(_is_name(component) for component in components):
+    if first != "net" or not components or not _are_names(components):
         raise KernelRefused(operation, quoted(key), errno.EINVAL, "not a path below net/")
     return "/".join(components)
 
 
-def _is_name(component: str) -> bool:
-    return 0 < len(component) <= MAX_COMPONENT and component not in {".", ".."} and component.isprintable()
+def _are_names(components: list[str]) -> bool:
+    is_short = max(map(len, components)) <= MAX_COMPONENT
+    return is_short and _NO_NAMES.isdisjoint(components) and "".join(components).isprintable()
 
 
 def read_raw(path: str) -> bytes:

@@ -485,7 +485,8 @@ def decode_parts(table: Table, data: bytes, depth: int) -> tuple[dict[str, int],
     if len(data) < header.size:
         raise CodecError(f"{HEADER}: {len(data)} bytes where {header.size} belong")
     fields = header.unpack(data[: header.size])
-    return fields, decode_attributes(table, data[header.aligned_size :], {HEADER: fields}, depth)
+    behind = data[header.aligned_size :]
+    return fields, decode_attributes(table, behind, {HEADER: fields}, depth) if behind else {}
 
 
 def decode_attributes(table: Table, data: bytes, context: Context, depth: int) -> Attributes:

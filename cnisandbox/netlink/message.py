@@ -98,10 +98,28 @@ def encode_message(message: Message, tables: Mapping[int, Table]) -> bytes:
 
 def encode_as(message: Message, table: Table) -> bytes:
     """Encode a message by this table, whatever its type; otherwise as `encode_message`."""
-    type_, flags, sequence, port, header, attributes = message
+    return _encode_fields(*message, table)
+
+
+def encode_request(
+    type_: int, flags: int, sequence: int, header: dict[str, int], attributes: Attributes, tables: Mapping[int, Table]
+) -> bytes:
+    """Encode a message to the kernel, given by its fields, as `encode_message` does."""
+    return _encode_fields(type_, flags, sequence, 0, header, attributes, _table_of(type_, tables))
+
+
+def _encode_fields(
+    type_: int,
+    flags: int,
+    sequence: int,
+    port: int,
+    header: dict[str, int],
+    attributes: Attributes,
+    table: Table,
+) -> bytes:
     body = encode_parts(table, header, attributes, 0)
     try:
-        return _NLMSGHDR.pack(_NLMSGHDR.size + len(body), type_, flags, sequence, port) + body
+        return _NLMSGHDR.pack(16 + len(body), type_, flags, sequence, port) + body
     except struct.error as error:
         raise CodecError(f"header of the message: {error}") from None
 

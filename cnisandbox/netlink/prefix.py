@@ -74,16 +74,16 @@ def parse_prefix(text: str, operation: str) -> Prefix:
     Raises:
         KernelRefused: EINVAL.
     """
-    address, slash, length = text.partition("/")
+    address, _, digits = text.partition("/")
     family = AF_INET6 if ":" in address else AF_INET
     try:
         packed = inet_pton(family, address)
     except (OSError, ValueError):  # ValueError: it holds a NUL
         packed = b""
-    is_number = slash == "/" and length.isascii() and length.isdigit() and len(length) <= 3
-    if not packed or not is_number or int(length) > len(packed) * 8:
+    length = int(digits) if digits.isascii() and digits.isdigit() and len(digits) <= 3 else 999
+    if not packed or length > len(packed) * 8:
         raise KernelRefused(operation, quoted(text), errno.EINVAL, "not an address with a prefix length")
-    return Prefix(family, packed, int(length))
+    return Prefix(family, packed, length)
 
 
 def parse_address(text: str, operation: str) -> Prefix:

@@ -29,7 +29,7 @@ from cnisandbox.netlink.message import (
     NLMSG_NOOP,
     Message,
     decode_messages,
-    encode_message,
+    encode_request,
 )
 from cnisandbox.netlink.tables import ROUTE_ANSWERS, ROUTE_TABLES
 
@@ -163,21 +163,19 @@ class NetlinkSocket:
         )
 
     def _exchange_batch(self, requests: Sequence[Request], tables: Mapping[int, Table]) -> list[Answer]:
-        first = self._send(requests, NLM_F_ACK)
-        answers: list[Answer | None] = [None] * len(requests)
-        collected: list[list[Message]] = [[] for _ in requests]
-        missing = len(requests)
-        while missing:
+        first, count = self._send(requests, NLM_F_ACK), len(requests)
+        answers: dict[int, Answer] = {}
+        collected: dict[int, list[Message]] = {}
+        while len(answers) < count:
             for message in self._receive(requests[0], tables):
                 index = (message.sequence - first) & 0xFFFFFFFF
-                if index >= len(requests) or answers[index] is not None:
+                if index >= count or index in answers:
                     self._fail(requests[0], errno.EBADMSG, f"an answer to request {message.sequence} was not awaited")
                 if message.type == NLMSG_ERROR:
-                    answers[index] = Answer(-message.header["error"], _details(message), collected[index])
-                    missing -= 1
+                    answers[index] = Answer(-message.header["error"], _details(message), collected.pop(index, []))
                 else:
-                    collected[index].append(message)
-        return [answer for answer in answers if answer is not None]
+                    collected.setdefault(index, []).append(message)
+        return [answers[index] for index in range(count)]
 
     def _dump_once(self, request: Request) -> tuple[list[Message], bool]:
         sequence = self._send([request], NLM_F_DUMP)
@@ -225,10 +223,13 @@ class NetlinkSocket:
             messages = decode_messages(data, tables)
         except CodecError as error:
             self._fail(request, errno.EBADMSG, f"the kernel's answer: {error}")
+        found = []
         for message in messages:
             if message.port != self._port:
                 self._fail(request, errno.EBADMSG, f"an answer for port {message.port}")
-        return [message for message in messages if message.type != NLMSG_NOOP]
+            if message.type != NLMSG_NOOP:
+                found.append(message)
+        return found
 
     def _fail(self, request: Request, number: int, details: str) -> NoReturn:
         self.close()  # ORDER: what is still on its way must not be taken for the answer to a later request
@@ -259,7 +260,7 @@ def route_socket() -> NetlinkSocket:
 
     Order: a worker must have entered its netns before, since the socket belongs to the one in which it was opened.
     """
-    key = id(current()) if current() else 0
+    key = _key()
     opened = _opened.get(key)
     if opened is None or opened.pid != os.getpid() or opened.socket.is_closed:
         close_route_socket()
@@ -269,9 +270,14 @@ def route_socket() -> NetlinkSocket:
 
 def close_route_socket() -> None:
     """Close this process's socket (or its copy of the parent's); the next use opens a new one."""
-    opened = _opened.pop(id(current()) if current() else 0, None)
+    opened = _opened.pop(_key(), None)
     if opened is not None:
         opened.socket.close()
+
+
+def _key() -> int:
+    gate = current()
+    return 0 if gate is None else id(gate)
 
 
 def refusal(request: Request, answer: Answer) -> KernelRefused:
@@ -280,13 +286,11 @@ def refusal(request: Request, answer: Answer) -> KernelRefused:
 
 
 def _encode(request: Request, flags: int, sequence: int) -> bytes:
-    message = Message(
-        request.type, NLM_F_REQUEST | flags | request.flags, sequence, 0, request.header, request.attributes
-    )
+    operation, target, type_, header, attributes, own, _ = request
     try:
-        return encode_message(message, ROUTE_TABLES)
+        return encode_request(type_, NLM_F_REQUEST | flags | own, sequence, header, attributes, ROUTE_TABLES)
     except CodecError as error:
-        raise KernelRefused(request.operation, request.target, errno.EINVAL, f"not sent: {error}") from None
+        raise KernelRefused(operation, target, errno.EINVAL, f"not sent: {error}") from None
 
 
 def _details(message: Message) -> str:
