@@ -136,14 +136,15 @@ def ensure_addresses(ifindex: int, ifname: str, addresses: list[str], is_forced:
 def add_request(ifindex: int, address: str, is_nodad: bool) -> Request:
     """Make the message that adds an address."""
     prefix = parse_prefix(address, "add address")
-    attributes: Attributes = {"local": prefix.address, "address": prefix.address}
-    if prefix.broadcast is not None:
-        attributes["broadcast"] = prefix.broadcast
+    local, broadcast = prefix.address, prefix.broadcast
+    attributes: Attributes = {"local": local, "address": local}
+    if broadcast is not None:
+        attributes["broadcast"] = broadcast
     if is_nodad and prefix.family == AF_INET6:
         attributes["flags"] = IFA_F_NODAD
     return Request(
         "add address",
-        f"{prefix} to link {ifindex}",
+        f"{local}/{prefix.length} to link {ifindex}",
         RTM_NEWADDR,
         _header(ifindex, prefix),
         attributes,

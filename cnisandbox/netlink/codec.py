@@ -500,15 +500,13 @@ def decode_attributes(table: Table, data: bytes, context: Context, depth: int) -
     decoded: Attributes = {}
     unknown: list[tuple[int, bytes]] = []
     late: list[tuple[str, Kind, bytes]] = []
-    by_number = table.by_number
+    entry_of = table.by_number.get
     for type_, payload in _wanted_attributes(table, data) if table.is_partial else split_attributes(data):
-        entry = by_number.get(type_ & NLA_TYPE_MASK)
+        entry = entry_of(type_) or _flagged(entry_of(type_ & NLA_TYPE_MASK), type_)
         if entry is None:
             unknown.append((type_, payload))
             continue
         name, kind = entry
-        if type_ > NLA_TYPE_MASK:
-            _check_flags(name, kind, type_)
         if name in decoded and not isinstance(kind, Many):
             raise CodecError(f"{name}: occurs twice")
         try:
@@ -531,12 +529,16 @@ def decode_attributes(table: Table, data: bytes, context: Context, depth: int) -
     return decoded
 
 
-def _check_flags(name: str, kind: Kind, type_: int) -> None:
-    if type_ & NLA_F_NET_BYTEORDER:
-        raise CodecError(f"{name}: NLA_F_NET_BYTEORDER, which this attribute never has")
-    payload = kind.kind if isinstance(kind, Many) else kind
-    if not payload.nested and not isinstance(payload, Raw):
-        raise CodecError(f"{name}: NLA_F_NESTED on an attribute that is not nested")
+def _flagged(entry: tuple[str, Kind] | None, type_: int) -> tuple[str, Kind] | None:
+    """Insist that a known attribute has no flag bit that does not belong to it."""
+    if entry is not None:
+        name, kind = entry
+        if type_ & NLA_F_NET_BYTEORDER:
+            raise CodecError(f"{name}: NLA_F_NET_BYTEORDER, which this attribute never has")
+        payload = kind.kind if isinstance(kind, Many) else kind
+        if not payload.nested and not isinstance(payload, Raw):
+            raise CodecError(f"{name}: NLA_F_NESTED on an attribute that is not nested")
+    return entry
 
 
 def split_attributes(data: bytes) -> list[tuple[int, bytes]]:

@@ -29,6 +29,7 @@ from cnisandbox.netlink.transport import Answer, Request, route_socket
 IFNAME_BYTES = 15  # LIMIT: IFNAMSIZ of include/uapi/linux/if.h, with its NUL
 # LIMIT: seconds between looks whether a link is gone, which takes 0.7 ms.
 _LOOK_AGAIN_S = 0.0002
+_NOT_IN_NAMES = frozenset("/: ")
 NO_MAC = "00:00:00:00:00:00"
 
 
@@ -348,7 +349,7 @@ def checked_ifname(operation: str, ifname: str) -> str:
     Source: dev_valid_name in net/core/dev.c, Linux 6.1, without its names that no terminal shows.
     """
     is_short = 0 < len(ifname.encode("utf-8", "surrogateescape")) <= IFNAME_BYTES
-    if not is_short or ifname in {".", ".."} or not ifname.isprintable() or set(ifname) & set("/: "):
+    if not is_short or ifname in {".", ".."} or not ifname.isprintable() or not _NOT_IN_NAMES.isdisjoint(ifname):
         raise KernelRefused(operation, quoted(ifname), errno.EINVAL, "not a name that a link can have")
     return ifname
 

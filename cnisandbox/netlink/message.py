@@ -144,16 +144,18 @@ def split_messages(datagram: bytes) -> Iterator[tuple[Envelope, bytes]]:
     Raises:
         CodecError: A length is wrong; raised when the iteration comes to it.
     """
+    unpack = _NLMSGHDR.unpack_from
     offset, end = 0, len(datagram)
     while offset < end:
-        left = end - offset
-        if left < 16:
-            raise CodecError(f"{left} bytes where a message begins")
-        length, *envelope = _NLMSGHDR.unpack_from(datagram, offset)
-        if not 16 <= length <= left:
-            raise CodecError(f"a message of {length} bytes where {left} are left")
-        yield tuple(envelope), datagram[offset + 16 : offset + length]
-        offset += length + 3 & ~3
+        try:
+            length, type_, flags, sequence, port = unpack(datagram, offset)
+        except struct.error:
+            raise CodecError(f"{end - offset} bytes where a message begins") from None
+        following = offset + length
+        if length < 16 or following > end:
+            raise CodecError(f"a message of {length} bytes where {end - offset} are left")
+        yield (type_, flags, sequence, port), datagram[offset + 16 : following]
+        offset = following + 3 & ~3
 
 
 def decode_as(envelope: Envelope, body: bytes, table: Table) -> Message:
