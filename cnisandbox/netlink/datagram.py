@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from cnisandbox.hints import Any
 from cnisandbox.netlink import codec, structures
-from cnisandbox.netlink.codec import NLA_TYPE_MASK, UNKNOWN, CodecError, Kind, Table, aligned
+from cnisandbox.netlink.codec import NLA_TYPE_MASK, UNKNOWN, CodecError, Kind, Table
 from cnisandbox.netlink.message import NLM_F_DUMP, Envelope, Message, decode_as, encode_as, split_messages
 from cnisandbox.netlink.tables import generic
 from cnisandbox.netlink.tables.monitored import NETFILTER_NAMES, NETFILTER_TABLES, ROUTE_NAMES, ROUTE_TABLES
@@ -36,14 +36,12 @@ Families = Mapping[int, str]
 
 _NO_FAMILIES: Families = {}
 _GENERIC = {name: table for commands in generic.FAMILIES.values() for name, table in commands.values()}
-_TABLES = {NETLINK_ROUTE: ROUTE_TABLES, NETLINK_NETFILTER: NETFILTER_TABLES}
-_NAMES = {NETLINK_ROUTE: ROUTE_NAMES, NETLINK_NETFILTER: NETFILTER_NAMES}
+_ENTRIES: dict[int, dict[int, tuple[str, Table]]] = {
+    NETLINK_ROUTE: {type_: (name, ROUTE_TABLES[type_]) for type_, name in ROUTE_NAMES.items()},
+    NETLINK_NETFILTER: {type_: (name, NETFILTER_TABLES[type_]) for type_, name in NETFILTER_NAMES.items()},
+}
 _BY_NAME: dict[str, tuple[int, Table]] = {
-    **{
-        name: (protocol, _TABLES[protocol][type_])
-        for protocol, names in _NAMES.items()
-        for type_, name in names.items()
-    },
+    **{name: (protocol, table) for protocol, entries in _ENTRIES.items() for name, table in entries.values()},
     **{name: (NETLINK_GENERIC, table) for name, table in _GENERIC.items()},
 }
 
@@ -180,7 +178,9 @@ def _unknown_below(prefix: str, value: Any) -> Iterator[str]:
 
 
 def _entry_of(protocol: int, message: Message, families: Families) -> tuple[str, Table]:
-    command = message.header.get("command", 0) if protocol == NETLINK_GENERIC else 0
+    if protocol != NETLINK_GENERIC:
+        return _entry(protocol, message.type, b"", families)
+    command = message.header.get("command", 0)
     if type(command) is not int or not 0 <= command <= 0xFF:
         raise CodecError(f"no command: {command!r:.40}")
     return _entry(protocol, message.type, bytes([command]), families)
@@ -194,10 +194,10 @@ def _entry(protocol: int, type_: int, command: bytes, families: Families) -> tup
         if entry is None:
             raise CodecError(f"unknown command {command.hex()} of family {family or type_}")
         return entry
-    table = _TABLES.get(protocol, {}).get(type_)
-    if table is None:
+    entry = _ENTRIES.get(protocol, {}).get(type_)
+    if entry is None:
         raise CodecError(f"unknown message type {type_} of protocol {protocol}")
-    return _NAMES[protocol][type_], table
+    return entry
 
 
 def _without_tail(data: bytes) -> bytes:
@@ -205,12 +205,12 @@ def _without_tail(data: bytes) -> bytes:
 
     KERNEL: it stops at a length of 0, and iproute2 sends the whole of a buffer whose front is a message.
     """
-    offset = 0
-    while offset < len(data):
+    offset, end = 0, len(data)
+    while offset < end:
         length = int.from_bytes(data[offset : offset + 4], sys.byteorder)
         if length < _NLMSGHDR_SIZE:
             break
-        offset += aligned(length)
+        offset += length + 3 & ~3
     return data if offset == 0 or any(data[offset:]) else data[:offset]
 
 
