@@ -85,6 +85,20 @@ def test_lengths_of_what_is_passed_over_are_checked():
             codec.decode_parts(link.IDENTITY, body[:16] + bytes([length]) + body[17:], 0)
 
 
+def test_reading_in_part_ends_where_all_is_read():
+    body = bytes(16) + b"\x05\0\x10\0\6\0\0\0"  # IFLA_OPERSTATE
+    assert codec.decode_parts(link.SEEN_STATE, body + b"\1\0", 0)[1] == {"operstate": 6}
+    with pytest.raises(CodecError, match="2 bytes where an attribute begins"):
+        codec.decode_parts(link.IDENTITY, body + b"\1\0", 0)
+
+
+@pytest.mark.parametrize("flags", [0x40, 0x80, 0xC0])
+def test_flag_bits_that_do_not_belong_are_seen_where_little_is_read(flags):
+    body = bytes(16) + bytes([6, 0, 3, flags]) + b"a\0\0\0"  # IFLA_IFNAME
+    with pytest.raises(CodecError, match="ifname: NLA_F_NE"):
+        codec.decode_parts(link.IDENTITY, body, 0)
+
+
 def test_what_goes_on_to_the_kernel_is_never_read_in_part():
     def tables_of(kind):
         inner = [getattr(kind, "table", None), *getattr(kind, "tables", {}).values(), getattr(kind, "default", None)]
