@@ -17,8 +17,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING or sys.version_info >= (3, 14):
     from typing import Any, ClassVar, NamedTuple, NoReturn, ParamSpec, Protocol, TypeVar, cast
 else:
-    from _operator import itemgetter
+    from _collections import _tuplegetter
+    from itertools import count, islice, repeat
 
+    _new_tuple = tuple.__new__
     Any = NoReturn = object
 
     class ClassVar:
@@ -45,38 +47,37 @@ else:
 
         args = kwargs = object
 
+    def _new(_cls):
+        return _new_tuple(_cls, islice(locals().values(), 1, None))
+
     class _RecordType(type):
         """Makes a class of records from its annotations, as `typing.NamedTuple` does."""
 
         def __new__(mcs, name, bases, namespace):
             fields = tuple(namespace.get("__annotations__", ()))
-            namespace["_field_defaults"] = {field: namespace.pop(field) for field in fields if field in namespace}
-            namespace.update((field, property(itemgetter(index))) for index, field in enumerate(fields))
-            namespace.update(__slots__=(), _fields=fields, __match_args__=fields)
+            defaults = {field: namespace.pop(field) for field in fields if field in namespace}
+            # Its byte code does not say how many parameters there are: once they are the fields, the interpreter sorts
+            # out itself what is given by name, missing or too much.
+            names = ("_cls", *fields)
+            size = len(names)
+            code = _new.__code__.replace(co_argcount=size, co_nlocals=size, co_varnames=names, co_qualname=name)
+            new = type(_new)(code, globals(), name, tuple(defaults.values()))
+            namespace.update(zip(fields, map(_tuplegetter, count(), repeat(None)), strict=False))
+            namespace.update(__new__=new, __slots__=(), _fields=fields, __match_args__=fields, _field_defaults=defaults)
             return super().__new__(mcs, name, bases, namespace)
 
     class NamedTuple(tuple, metaclass=_RecordType):
         """A record: an immutable tuple whose elements have names."""
-
-        def __new__(cls, *values, **named):
-            fields = cls._fields
-            if len(values) == len(fields) and not named:
-                return tuple.__new__(cls, values)
-            missing = fields[len(values) :]
-            if len(values) > len(fields) or not named.keys() <= set(missing):
-                raise TypeError(f"{cls.__name__} takes {', '.join(fields)}, each once")
-            try:
-                rest = [named[field] if field in named else cls._field_defaults[field] for field in missing]
-            except KeyError as error:
-                raise TypeError(f"{cls.__name__} needs {error}") from None
-            return tuple.__new__(cls, (*values, *rest))
 
         @classmethod
         def _make(cls, values: Iterable):
             return cls(*values)
 
         def _replace(self, **changes):
-            return type(self)(**(self._asdict() | changes))
+            record = _new_tuple(type(self), map(changes.pop, self._fields, self))
+            if changes:
+                raise TypeError(f"no such field: {', '.join(changes)}")
+            return record
 
         def _asdict(self):
             return dict(zip(self._fields, self, strict=True))
