@@ -16,6 +16,7 @@ _NAME_CHARACTERS = _ALPHANUMERIC | frozenset("_.-")
 
 # LIMIT: IFNAMSIZ is 16 with its terminating NUL.
 _IFNAME_BYTES = 15
+_FORBIDDEN_IN_IFNAME = frozenset("/:% ")  # of all whitespace, only the space can be printed
 
 VERBS_OF_AN_ATTACHMENT = ("ADD", "DEL", "CHECK")
 _REQUIRED = {
@@ -97,7 +98,7 @@ def _check_ifname(ifname: str) -> None:
     if ifname in (".", ".."):
         raise InvalidEnvironment("interface name is . or ..")
     # The kernel takes a '%' for a template: "eth%d" would become another name. What cannot be printed misleads people.
-    if any(character in "/:%" or character.isspace() or not character.isprintable() for character in ifname):
+    if not (ifname.isprintable() and _FORBIDDEN_IN_IFNAME.isdisjoint(ifname)):
         raise InvalidEnvironment("interface name contains / or : or whitespace characters", quoted(ifname))
 
 
