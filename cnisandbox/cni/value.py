@@ -46,11 +46,12 @@ class Value:
         path: Where it stands, such as "ipam.ranges[0][1].subnet"; empty for the whole document.
     """
 
-    __slots__ = ("path", "raw")
+    __slots__ = ("_folded", "path", "raw")
 
     def __init__(self, raw: object, path: str) -> None:
         self.raw = raw
         self.path = path
+        self._folded: dict[str, object] | None = None
 
     def __repr__(self) -> str:
         return f"Value({quoted(self.raw)}, {self.path!r})"
@@ -76,12 +77,11 @@ class Value:
         Raises:
             InvalidConfig: This is there, and not an object.
         """
-        wanted, size = _fold(key), len(key)
-        found = None
-        for present, raw in self._members().items():
-            if len(present) == size and _fold(present) == wanted:  # what is folded to ASCII keeps its length
-                found = raw
-        return Value(found, f"{self.path}.{key}" if self.path else key)
+        path = self.path
+        members = self._folded
+        if members is None:
+            members = self._fold_keys()
+        return Value(members.get(key.lower()), f"{path}.{key}" if path else key)
 
     def __contains__(self, key: str) -> bool:
         """Whether this object has a member with that key, be it null.
@@ -89,7 +89,7 @@ class Value:
         Raises:
             InvalidConfig: This is there, and not an object.
         """
-        return _fold(key) in map(_fold, self._members())
+        return key.lower() in (self._fold_keys() if self._folded is None else self._folded)
 
     def __iter__(self) -> Iterator["Value"]:
         """Iterate over the elements of an array; none if it is absent.
@@ -113,6 +113,11 @@ class Value:
             InvalidConfig: This is there, and not an object.
         """
         return [(key, Value(raw, self._path_of(key))) for key, raw in self._members().items()]
+
+    def _fold_keys(self) -> dict[str, object]:
+        # Of those that become the same the last one stays, as it should.
+        self._folded = {_fold(key): raw for key, raw in self._members().items()}
+        return self._folded
 
     def _members(self) -> dict[str, object]:
         if self.raw is None:
@@ -261,7 +266,8 @@ def decode(data: bytes, what: str = "netconf", path: str = "") -> Value:
     try:
         text = data.decode("utf-8")
         raw = _read(text)
-        _require_shallow(raw)
+        if text.count("{") + text.count("[") > MAX_DEPTH:  # what opens no more of them is nested no deeper
+            _require_shallow(raw)
         if "\\u" in text:
             _require_encodable(raw)
     except UnicodeDecodeError as error:
