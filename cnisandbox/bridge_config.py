@@ -18,6 +18,7 @@ _MAX_VLAN = 4094
 _MAX_MTU = 65535
 _DEFAULT_NAME = "cni0"
 _NATIVE_VLAN = 1
+_FORBIDDEN_IN_IFNAME = frozenset("/:%\0")  # and whitespace
 
 
 class BridgeConfig(NamedTuple):
@@ -112,7 +113,7 @@ def _require_consistent(config: Value, parsed: BridgeConfig) -> None:
 def _ifname(value: Value) -> str:
     name = value.string(_DEFAULT_NAME) or _DEFAULT_NAME
     is_possible = len(name.encode()) < 16 and name not in (".", "..")
-    if not is_possible or any(character in "/:%\0" or character.isspace() for character in name):
+    if not is_possible or name.split() != [name] or not _FORBIDDEN_IN_IFNAME.isdisjoint(name):
         raise value.error("is not a name that a link can have")
     return name
 
@@ -133,7 +134,7 @@ def _mac(config: Value, args: str) -> str:
 
 def _dns(value: Value) -> Dns | None:
     """A field that is there overrides the address plugin's, even an empty list."""
-    if any(value[key].is_present for key in ("nameservers", "domain", "search", "options")):
+    if value.is_present and any(value[key].is_present for key in ("nameservers", "domain", "search", "options")):
         return dns_from(value)
     return None
 

@@ -12,7 +12,6 @@ from cnisandbox.boundary.delegate import Finished, Found, find_plugin, is_plugin
 from cnisandbox.boundary.sandbox import Worker
 from cnisandbox.cni.output import error_from
 from cnisandbox.cni.result import Result, parse_result
-from cnisandbox.cni.value import Value
 from cnisandbox.errors import InvalidConfig, IoFailure, quoted
 from cnisandbox.hints import TYPE_CHECKING
 from cnisandbox.marks import plugin_at_end
@@ -34,6 +33,8 @@ class Ipam:
         self._call = call
         self._own = own
         self._worker = worker
+        self._field = call.config["ipam"]["type"]
+        self._type = self._field.string()
         self._found: _Executable | _InProcess | None = None
         self._asked: Callable[[], Found] | None = None
         self._answer: Found | None = None
@@ -63,14 +64,6 @@ class Ipam:
     def is_in_process(self) -> bool:
         """Whether it is one of ours, which is not executed and waits for nobody."""
         return self.is_configured and isinstance(self._plugin(), _InProcess)
-
-    @property
-    def _type(self) -> str:
-        return self._field.string()
-
-    @property
-    def _field(self) -> Value:
-        return self._call.config["ipam"]["type"]
 
     def add(self) -> Result:
         """Get addresses; what was got is given back when the ADD fails later, or has failed half-way.

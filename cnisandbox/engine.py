@@ -62,9 +62,12 @@ class PluginEngine:
             # netconf, which may allow that.
             verify(session.attestation, session.expectation, allows_degraded=True)
             data = _read_stdin()
-            version = sniff_version(data)
-            verb = session.environment.verb
-            netconf = parse_netconf(data, verb, self._plugin.versions)
+            try:
+                netconf = parse_netconf(data, session.environment.verb, self._plugin.versions)
+            except Exception:
+                version = sniff_version(data)
+                raise
+            version = netconf.version
             undo = UndoStack()
             call = Call(self._plugin, session, _request(session.environment, netconf), undo)
             plugin = self._plugin()
@@ -123,12 +126,6 @@ def _serve(plugin: Plugin, call: Call, undo: UndoStack) -> None:
             plugin.status(call)
 
 
-def _is_mediated(netconf: NetConf, level: Level) -> bool:
-    """Say whether the level is mediated: the caller said so, or the netconf asks for more than the caller did."""
-    wanted = netconf.config["sandbox"]["level"].string(level.value)
-    return wanted == Level.MEDIATED.value and level in (Level.HARDENED, Level.MEDIATED)
-
-
 def _add(plugin: Plugin, call: Call, undo: UndoStack) -> None:
     """Run ADD: all of it, or nothing. A result that nobody can receive is a failure, too."""
     try:
@@ -178,8 +175,7 @@ def _attest(call: Call, session: Session, plugin: Plugin) -> None:
         IsolationError: one of them is not what the level asks for.
     """
     request = call.request
-    allows_degraded = _allows_degraded(request.netconf, session.environment.level)
-    is_mediated = _is_mediated(request.netconf, session.environment.level)
+    is_mediated, allows_degraded = _protection(request.netconf, session.environment.level)
     names = plugin.link_names(request.netconf, request.verb, request.attachment) if is_mediated else {}
     missing = list(verify(session.attestation, session.expectation, allows_degraded=allows_degraded))
 
@@ -209,15 +205,22 @@ def _attest(call: Call, session: Session, plugin: Plugin) -> None:
         _keep([session.attestation, *(worker.attest() for worker in workers)], session.attest_fd)
 
 
-def _allows_degraded(netconf: NetConf, level: Level) -> bool:
+def _protection(netconf: NetConf, level: Level) -> tuple[bool, bool]:
+    """Read what the netconf says of the protection.
+
+    Returns:
+        Whether the level is mediated: the caller said so, or the netconf asks for more than the caller did. Whether it
+        may be done without what the kernel lacks.
+    """
     options = netconf.config["sandbox"]
     wanted = options["level"].string(level.value)
-    if not _is_mediated(netconf, level) and wanted != level.value:
+    is_mediated = wanted == Level.MEDIATED.value and level in (Level.HARDENED, Level.MEDIATED)
+    if not is_mediated and wanted != level.value:
         raise InvalidConfig(
             f"sandbox.level: {quoted(wanted)} differs from {level.value}, at which this call runs",
             "a weaker level is for measuring and is chosen by the caller, with CNISANDBOX_LEVEL",
         )
-    return options["allowDegraded"].boolean()
+    return is_mediated, options["allowDegraded"].boolean()
 
 
 def _keep(attestations: list[Attestation], fd: int) -> None:

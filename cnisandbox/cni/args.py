@@ -27,7 +27,9 @@ def parse_args(text: str, known: tuple[str, ...]) -> dict[str, str]:
         InvalidEnvironment: A piece is not exactly one key, "=" and one value; or a key is unknown and `IgnoreUnknown`
             is not true; or `IgnoreUnknown` is no boolean.
     """
-    pairs = [_pair(piece) for piece in text.split(";")] if text else []
+    if not text:
+        return {}
+    pairs = [_pair(piece) for piece in text.split(";")]
     ignored = dict(pairs).get(_IGNORE_UNKNOWN, "0")
     if ignored.lower() not in _BOOLEANS:
         raise InvalidEnvironment(f"parse CNI_ARGS: {_IGNORE_UNKNOWN} is {quoted(ignored)}, expected true or false")

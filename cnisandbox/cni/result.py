@@ -152,6 +152,8 @@ def dns_from(value: Value) -> Dns:
     Raises:
         InvalidConfig: A field has a wrong type.
     """
+    if not value.is_present:
+        return Dns()
     return Dns(
         nameservers=tuple(value["nameservers"].strings()),
         domain=value["domain"].string(),
