@@ -169,7 +169,7 @@ def _hand_over(request: Request, slot: "Slot | None") -> NoReturn:
 def _execute(program: str, argv: tuple[str, ...]) -> NoReturn:
     """Become a program, with the rights that we have."""
     try:
-        os.execv(program, argv)  # noqa: S606 - no shell is what we want
+        os.execve(program, argv, os.environ)  # noqa: S606 - no shell is what we want
     except OSError as error:
         raise IoFailure(f"execute {quoted(program)}: {reason(error)}") from error
 

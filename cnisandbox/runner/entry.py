@@ -204,7 +204,7 @@ def _run(options: Options, slot: Slot | None) -> NoReturn:
 
 def _tell(plan: Plan, ends: Ends, log: LogTarget | None, standard: tuple[int, int, int]) -> None:
     """Tell everybody what they are for; who has the longest way to go comes first."""
-    variables = b"\0".join(name + b"=" + value for name, value in os.environb.items())
+    variables = os.fsencode("\0".join(map("=".join, os.environ.items())))
     written = write_plan(plan)
     tell(ends.worker, written, variables, standard)
     if plan.netns is not None:

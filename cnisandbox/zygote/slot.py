@@ -359,11 +359,12 @@ def _has_ended(pidfd: int) -> bool:
 
 def _variables(environment: bytes) -> dict[str, str]:
     """Read the environment as an interpreter does: of two with one name the first; but none without a name."""
-    variables: dict[str, str] = {}
-    for entry in environment.split(b"\0"):
-        name, equals, value = entry.partition(b"=")
-        if name and equals:
-            variables.setdefault(os.fsdecode(name), os.fsdecode(value))
+    entries = [entry for entry in os.fsdecode(environment).split("\0") if "=" in entry]
+    entries.reverse()  # of a dictionary's names the last counts
+    # There are dozens, so the interpreter's own loops go over them: columns of names, of "=" and of values.
+    columns = list(zip(*map(str.partition, entries, "=" * len(entries)), strict=True))
+    variables: dict[str, str] = dict(zip(*columns[::2], strict=True))
+    variables.pop("", None)
     return variables
 
 
@@ -374,4 +375,5 @@ def _adopt(taken: Taken) -> None:
     for target, fd in enumerate(taken.standard):
         os.dup2(fd, target)
         os.close(fd)
-    os.environ.update(taken.variables)  # it is empty: the zygote has none
+    # The C library has none, as in the zygote: whoever executes something says with which variables.
+    os.environ = taken.variables  # type: ignore[assignment]  # noqa: B003
