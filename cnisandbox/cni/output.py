@@ -14,9 +14,9 @@ from cnisandbox.cni.result import Result, result_to
 from cnisandbox.cni.value import decode
 from cnisandbox.cni.versions import SUPPORTED
 from cnisandbox.errors import CniError, DelegateFailed, InvalidConfig, UndecodableInput
-from cnisandbox.hints import Any
 
 _INDENT = 4
+_CONTAINERS = frozenset((dict, list))
 _UINT32_MAX = 2**32 - 1
 
 
@@ -85,37 +85,39 @@ def error_from(data: bytes) -> DelegateFailed | None:
 
 
 def _encode(document: dict[str, object], indent: int | None) -> bytes:
-    text = _text(document, None if indent is None else "\n", " " * (indent or 0))
+    text = _line(document, ", ") if indent is None else _text(document, "\n", " " * indent)
     try:
         return f"{text}\n".encode()
     except UnicodeEncodeError:
         return f"{_without_surrogates(text)}\n".encode()
 
 
-def _text(value: Any, newline: str | None, margin: str) -> str:
-    """Write a value as `json.dumps` does without escapes that are not needed.
+def _text(value: object, newline: str, margin: str) -> str:
+    """Write a value over several lines as `json.dumps` does, without escapes that are not needed.
 
     Args:
         value: Of JSON's types; keys are texts.
-        newline: What a line ends with, and the next one begins with; None for one line.
+        newline: What a line ends with, and the next one begins with.
         margin: What is added to it further in.
     """
-    if isinstance(value, str):
-        return _json.encode_basestring(value)
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    if isinstance(value, (int, float)):
-        return repr(value)
-    inner = None if newline is None else newline + margin
+    inner = newline + margin
+    members = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    if _CONTAINERS.isdisjoint(map(type, members)):  # the interpreter writes what has nothing to be written further in
+        text = _line(value, f",{inner}")
+        return f"{text[0]}{inner}{text[1:-1]}{newline}{text[-1]}" if members else text
+    parts = [_text(item, inner, margin) for item in members]
+    begin, end = "[", "]"
     if isinstance(value, dict):
         begin, end = "{", "}"
-        parts = [f"{_json.encode_basestring(key)}: {_text(item, inner, margin)}" for key, item in value.items()]
-    else:
-        begin, end = "[", "]"
-        parts = [_text(item, inner, margin) for item in value]
-    if not parts or newline is None or inner is None:
-        return begin + ", ".join(parts) + end
+        parts = list(map(": ".join, zip(map(_json.encode_basestring, value), parts, strict=True)))
     return begin + inner + f",{inner}".join(parts) + newline + end
+
+
+def _line(value: object, separator: str) -> str:
+    """Write a value with nothing but a separator between its members."""
+    quote = _json.encode_basestring
+    encode = _json.make_encoder(None, None, quote, None, ": ", separator, False, False, True)  # type: ignore[arg-type]
+    return "".join(encode(value, 0))
 
 
 def _without_surrogates(text: str) -> str:
