@@ -205,10 +205,10 @@ def _addresses(call: Call, config: BridgeConfig) -> Result:
 
 
 def _with_gateway(ip: Address, config: BridgeConfig) -> Address:
-    # A prefix without room for two hosts has no address that could be the gateway's.
+    if ip.gateway or not config.is_gateway:
+        return ip
     network = ip_interface(ip.address).network
-    has_room = network.num_addresses > 2
-    if ip.gateway or not config.is_gateway or not has_room:
+    if network.num_addresses <= 2:  # a prefix without room for two hosts has no address that could be the gateway's
         return ip
     return ip._replace(gateway=str(network.network_address._replace(number=network.network_address.number + 1)))
 
@@ -243,7 +243,7 @@ class _Layer3(NamedTuple):
 def _layer3(call: Call, config: BridgeConfig) -> _Layer3:
     """Get addresses, and work out what follows from them."""
     result = _addresses(call, config)
-    gateways = [f"{ip.gateway}/{ip_interface(ip.address).network.prefixlen}" for ip in result.ips if ip.gateway]
+    gateways = [f"{ip.gateway}/{ip.address.rpartition('/')[2]}" for ip in result.ips if ip.gateway]
     return _Layer3(result, _interface_setup(call, config, result), gateways if config.is_gateway else [])
 
 

@@ -63,7 +63,7 @@ def parse_config(netconf: NetConf, args: str, *, needs_ranges: bool = True) -> I
     """
     ipam = _section(netconf)
     return IpamConfig(
-        range_sets=_range_sets(netconf, needs_ranges=needs_ranges),
+        range_sets=_range_sets(netconf, ipam, needs_ranges=needs_ranges),
         requested=_requested(netconf.config, args),
         routes=tuple(route_from(route) for route in ipam["routes"]),
         resolv_conf=ipam["resolvConf"].string(),
@@ -86,9 +86,8 @@ def _section(netconf: NetConf) -> Value:
     return ipam
 
 
-def _range_sets(netconf: NetConf, *, needs_ranges: bool) -> tuple[RangeSet, ...]:
+def _range_sets(netconf: NetConf, ipam: Value, *, needs_ranges: bool) -> tuple[RangeSet, ...]:
     """Read the range sets: those of the runtime, then the one in the old style, then `ranges`."""
-    ipam = _section(netconf)
     named = [(value, parse_range_set(value)) for value in netconf.config["runtimeConfig"]["ipRanges"]]
     if ipam["subnet"].is_present:
         named.append((ipam, (parse_range(ipam),)))
