@@ -230,9 +230,12 @@ def _open_below(root_fd: int, relative: str, path: str) -> int:
         fd = os.open(".", flags, dir_fd=root_fd)
         for part in relative.split("/") if relative else ():
             outer_fd = fd
-            with suppress(FileExistsError):
-                os.mkdir(part, 0o755, dir_fd=outer_fd)
-            fd = os.open(part, flags, dir_fd=outer_fd)
+            try:
+                fd = os.open(part, flags, dir_fd=outer_fd)
+            except FileNotFoundError:
+                with suppress(FileExistsError):
+                    os.mkdir(part, 0o755, dir_fd=outer_fd)
+                fd = os.open(part, flags, dir_fd=outer_fd)
             os.close(outer_fd)
     except OSError as error:
         if fd >= 0:
