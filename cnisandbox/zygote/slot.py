@@ -359,9 +359,11 @@ def _has_ended(pidfd: int) -> bool:
 
 def _variables(environment: bytes) -> dict[str, str]:
     """Read the environment as an interpreter does: of two with one name the first; but none without a name."""
-    entries = [entry for entry in os.fsdecode(environment).split("\0") if "=" in entry]
+    # There are dozens, so loops of the interpreter go over them, and make columns of names, of "=" and of values.
+    entries = os.fsdecode(environment).removesuffix("\0").split("\0")
+    if not all(map(str.__contains__, entries, "=" * len(entries))):
+        entries = [entry for entry in entries if "=" in entry]
     entries.reverse()  # of a dictionary's names the last counts
-    # There are dozens, so the interpreter's own loops go over them: columns of names, of "=" and of values.
     columns = list(zip(*map(str.partition, entries, "=" * len(entries)), strict=True))
     variables: dict[str, str] = dict(zip(*columns[::2], strict=True))
     variables.pop("", None)
