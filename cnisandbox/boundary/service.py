@@ -9,7 +9,7 @@ from collections.abc import Callable
 from cnisandbox import errors
 from cnisandbox.boundary.attestation import Attestation
 from cnisandbox.boundary.calls import TABLE, is_permitted
-from cnisandbox.boundary.wire import Channel, check
+from cnisandbox.boundary.wire import Channel, check, check_each
 from cnisandbox.errors import BoundaryViolation, CniError, DelegateFailed, KernelRefused
 from cnisandbox.hints import Any, NoReturn
 
@@ -86,10 +86,10 @@ def serve(
 def _checked_request(request: object, is_delegate: bool) -> tuple[int, list[Any]]:
     match request:
         case [int(index), list(arguments)] if type(index) is int and is_permitted(index, is_delegate=is_delegate):
-            kinds = [kind for name, kind in TABLE[index].__annotations__.items() if name != "return"]
-            if len(kinds) == len(arguments):
-                pairs = zip(arguments, kinds, strict=True)
-                return index, [check(value, kind, "argument") for value, kind in pairs]
+            annotations = dict(TABLE[index].__annotations__)
+            del annotations["return"]
+            if len(annotations) == len(arguments):
+                return index, check_each(arguments, annotations, "argument")
     os._exit(2)
 
 

@@ -1,24 +1,36 @@
 """The messages that cross the boundary: typed values, length-prefixed, over pipes.
 
-A frame is a 4-byte big-endian length and one value. A value is a tag byte and its body:
+A frame is a 4-byte big-endian length and one value: it and all that is inside of it, level by level, in columns.
 
-    N  T  F         null, true, false
-    I               8 bytes, signed, big-endian
-    S  B            4-byte length, then UTF-8 text (lone surrogates pass) or bytes
-    L               4-byte count, then that many values
-    M               4-byte count, then that many pairs of S-body key and value
+    count           4 bytes: how many values there are
+    tags            a byte for each: the value, then its elements, then theirs, ...
+    sizes           4 bytes for each list and dictionary, then for each text (in characters), then for each bytes
+    integers        8 bytes each, signed, big-endian
+    truths          a byte each
+    texts           all in one, UTF-8 (lone surrogates pass)
+    bytes           all in one
+
+    N T I S B       null, true or false, integer, text, bytes
+    L               list: the next values of the level below are its elements
+    M               dictionary: the next values of the level below are its keys, each a text, then what they stand for
 
 There is no tag for anything executable: no class, no name to import, no code. Which Python type a value becomes is
 decided by the annotation that the *receiver* holds, never by the sender.
+
+Columns, because one call of the interpreter's own then encodes or decodes all integers or all texts of a message. There
+is no recursion: what a message costs is in proportion to its length, whoever wrote it.
 
 Anything that does not parse, exceeds a limit or does not fit the annotation raises BoundaryViolation; the session is
 then over, because a peer that sends it is broken or hostile.
 """
 
+import operator
 import os
 import select
 import struct
 import time
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import accumulate, chain, compress, repeat
 
 from cnisandbox.errors import BoundaryViolation
 from cnisandbox.hints import Any, cast
@@ -32,9 +44,51 @@ MAX_DEPTH = 16
 _NoneType, _Union, _Container = type(None), type(int | None), type(list[int])
 
 _LENGTH = struct.Struct(">I")
-_INTEGER = struct.Struct(">q")
-# Most values are one of these: inside of others they are compared at once, for a name is made for a message only.
+_TAGS = b"LMSBITN"
+_LIST, _MAPPING, _TEXT, _BYTES, _INTEGER, _TRUTH, _NULL = _TAGS
+
+# The pairs of a value's type and an annotation where nothing else is to be looked at.
+_FITTING = frozenset((kind, kind) for kind in (bool, int, str, bytes))
 _SCALARS = frozenset((bool, int, str, bytes))
+
+
+class _TagOfType(dict[type, int]):
+    """The tag of values of a type; of types that are made of others, as they come."""
+
+    def __missing__(self, kind: type) -> int:
+        base = kind.__base__
+        if base in (None, object):
+            raise BoundaryViolation(f"encode message: a {kind.__name__} does not cross the boundary")
+        tag = self[kind] = self[base]
+        return tag
+
+
+_TAG_OF_TYPE = _TagOfType(
+    {
+        type(None): _NULL,
+        bool: _TRUTH,
+        int: _INTEGER,
+        str: _TEXT,
+        bytes: _BYTES,
+        list: _LIST,
+        tuple: _LIST,
+        dict: _MAPPING,
+    }
+)
+
+
+def _selecting(*chosen: int) -> bytes:
+    """Make the table by which `bytes.translate` makes selectors for `compress` of tags."""
+    table = bytearray(256)
+    for tag in chosen:
+        table[tag] = 1
+    return bytes(table)
+
+
+_CONTAINERS, _TEXTS, _PIECES, _INTEGERS, _TRUTHS = (
+    _selecting(_LIST, _MAPPING),
+    *map(_selecting, (_TEXT, _BYTES, _INTEGER, _TRUTH)),
+)
 
 
 def encode(value: object) -> bytes:
@@ -49,43 +103,50 @@ def encode(value: object) -> bytes:
 
 def encode_body(value: object) -> bytes:
     """Encode one value as the body of a frame; raises as `encode` does."""
-    parts: list[bytes] = []
-    _encode_value(value, parts, 0)
-    body = b"".join(parts)
+    tags, values, sizes = _flattened(value)
+    texts = [*compress(values, tags.translate(_TEXTS))]
+    pieces = [*compress(values, tags.translate(_PIECES))]
+    integers = [*compress(values, tags.translate(_INTEGERS))]
+    truths = [*compress(values, tags.translate(_TRUTHS))]
+    sizes += map(len, texts)
+    sizes += map(len, pieces)
+    try:
+        numbers = struct.pack(f">{len(sizes)}I{len(integers)}q{len(truths)}?", *sizes, *integers, *truths)
+    except struct.error as error:
+        raise BoundaryViolation("encode message: integer does not fit in 64 bits") from error
+    text = "".join(texts).encode("utf-8", "surrogatepass")
+    body = b"".join((_LENGTH.pack(len(tags)), tags, numbers, text, *pieces))
     if len(body) > MAX_MESSAGE_BYTES:
         raise BoundaryViolation(f"encode message: {len(body)} bytes are more than {MAX_MESSAGE_BYTES}")
     return body
 
 
-def _encode_value(value: object, parts: list[bytes], depth: int) -> None:
-    if depth > MAX_DEPTH:
-        raise BoundaryViolation(f"encode message: nested deeper than {MAX_DEPTH}")
-    match value:
-        case None:
-            parts.append(b"N")
-        case bool():
-            parts.append(b"T" if value else b"F")
-        case int():
-            if not -(1 << 63) <= value < 1 << 63:
-                raise BoundaryViolation("encode message: integer does not fit in 64 bits")
-            parts.append(b"I" + _INTEGER.pack(value))
-        case str():
-            text = value.encode("utf-8", "surrogatepass")
-            parts.append(b"S" + _LENGTH.pack(len(text)) + text)
-        case bytes():
-            parts.append(b"B" + _LENGTH.pack(len(value)) + value)
-        case list() | tuple():
-            parts.append(b"L" + _LENGTH.pack(len(value)))
-            for element in value:
-                _encode_value(element, parts, depth + 1)
-        case dict():
-            parts.append(b"M" + _LENGTH.pack(len(value)))
-            for key, element in value.items():
-                text = str(key).encode("utf-8", "surrogatepass")
-                parts.append(_LENGTH.pack(len(text)) + text)
-                _encode_value(element, parts, depth + 1)
-        case _:
-            raise BoundaryViolation(f"encode message: a {type(value).__name__} does not cross the boundary")
+def _flattened(value: object) -> tuple[bytes, list[Any], list[int]]:
+    """Lay a value out level by level.
+
+    Returns:
+        Tag of each value; each value; size of each list and dictionary.
+    """
+    tags = b""
+    level: list[Any] = [value]
+    values: list[Any] = []
+    sizes: list[int] = []
+    levels_left = MAX_DEPTH + 1
+    while level:
+        if not levels_left:
+            raise BoundaryViolation(f"encode message: nested deeper than {MAX_DEPTH}")
+        levels_left -= 1
+        its_tags = bytes(map(_TAG_OF_TYPE.__getitem__, map(type, level)))
+        tags += its_tags
+        values += level
+        containers = [*compress(level, its_tags.translate(_CONTAINERS))]
+        sizes += map(len, containers)
+        level = [*chain.from_iterable(map(_inside, containers) if _MAPPING in its_tags else containers)]
+    return tags, values, sizes
+
+
+def _inside(container: Any) -> Iterable[Any]:
+    return [*map(str, container), *container.values()] if isinstance(container, dict) else container
 
 
 def decode(body: bytes) -> object:
@@ -98,88 +159,79 @@ def decode(body: bytes) -> object:
         BoundaryViolation: it is not exactly one value within the limits.
     """
     try:
-        value, end = _value(body, 0, 0)
-    except (IndexError, struct.error) as error:
+        (total,) = _LENGTH.unpack_from(body)
+        tags = body[_LENGTH.size : _LENGTH.size + total]
+        lists, mappings, texts, pieces, integers, truths, nulls = map(tags.count, _TAGS)
+        containers = lists + mappings
+        # Nothing below is longer than the tags, and these are not longer than the body, whatever it says.
+        if not 0 < total == containers + texts + pieces + integers + truths + nulls:
+            raise BoundaryViolation("decode message: a tag is unknown, or their count exceeds the message")
+        first_piece, first_integer = containers + texts, containers + texts + pieces
+        first_truth = first_integer + integers
+        numbers = struct.unpack_from(f">{first_integer}I{integers}q{truths}?", body, _LENGTH.size + total)
+    except struct.error as error:
         raise BoundaryViolation("decode message: it ends in the middle of a value") from error
-    if end != len(body):
-        raise BoundaryViolation("decode message: bytes follow the value")
-    return value
+    text_at = _LENGTH.size + total + 4 * first_integer + 8 * integers + truths
+    pieces_at = len(body) - sum(numbers[first_piece:first_integer])
+    text = _text(body[text_at : max(text_at, pieces_at)])
+    if pieces_at < text_at or len(text) != sum(numbers[containers:first_piece]):
+        raise BoundaryViolation("decode message: its texts and bytes are not as long as it says")
+    columns: dict[int, Iterator[Any]] = {
+        _TEXT: _cut(text, numbers[containers:first_piece]),
+        _BYTES: _cut(body[pieces_at:], numbers[first_piece:first_integer]),
+        _INTEGER: iter(numbers[first_integer:first_truth]),
+        _TRUTH: iter(numbers[first_truth:]),
+        _NULL: repeat(None),
+        _LIST: map(list, repeat(())),
+        _MAPPING: map(dict, repeat(())),
+    }
+    # Every column has as many values as there are tags for it.
+    values = [*map(next, map(columns.__getitem__, tags))]
+    _fill(values, tags, numbers[:containers])
+    return values[0]
 
 
-def _value(body: bytes, at: int, depth: int) -> tuple[object, int]:
-    """Decode the value that begins at an offset.
-
-    Returns:
-        The value, and where it ends.
-
-    Raises:
-        IndexError, struct.error: the body ends before.
-    """
-    if depth > MAX_DEPTH:
-        raise BoundaryViolation(f"decode message: nested deeper than {MAX_DEPTH}")
-    tag = body[at : at + 1]
-    at += 1
-    match tag:
-        case b"I":
-            return _INTEGER.unpack_from(body, at)[0], at + _INTEGER.size
-        case b"S":
-            return _text(body, at)
-        case b"N":
-            return None, at
-        case b"T":
-            return True, at
-        case b"F":
-            return False, at
-        case b"B":
-            return _piece(body, at)
-        case b"L":
-            return _list(body, at, depth + 1)
-        case b"M":
-            return _mapping(body, at, depth + 1)
-        case b"":
-            raise IndexError
-    raise BoundaryViolation(f"decode message: unknown tag {tag!r}")
-
-
-def _piece(body: bytes, at: int) -> tuple[bytes, int]:
-    end = at + _LENGTH.size + _LENGTH.unpack_from(body, at)[0]
-    if end > len(body):
-        raise IndexError
-    return body[at + _LENGTH.size : end], end
-
-
-def _text(body: bytes, at: int) -> tuple[str, int]:
-    piece, end = _piece(body, at)
+def _text(data: bytes) -> str:
     try:
-        return piece.decode("utf-8", "surrogatepass"), end
+        return data.decode("utf-8", "surrogatepass")
     except UnicodeDecodeError as error:
         raise BoundaryViolation("decode message: text is not UTF-8") from error
 
 
-def _count(body: bytes, at: int) -> tuple[int, int]:
-    count, at = _LENGTH.unpack_from(body, at)[0], at + _LENGTH.size
-    # Every element takes a byte at least, so a count beyond the rest of the body is a lie.
-    if count > len(body) - at:
-        raise BoundaryViolation(f"decode message: a count of {count} exceeds the message")
-    return count, at
+def _cut(whole: Any, sizes: Iterable[int]) -> Iterator[Any]:
+    """Cut a text, or bytes, into pieces of these sizes."""
+    ends = [*accumulate(sizes)]
+    return map(whole.__getitem__, map(slice, [0, *ends], ends))
 
 
-def _list(body: bytes, at: int, depth: int) -> tuple[list[object], int]:
-    count, at = _count(body, at)
-    values = []
-    for _ in range(count):
-        value, at = _value(body, at, depth)
-        values.append(value)
-    return values, at
+def _fill(values: list[Any], tags: bytes, sizes: tuple[int, ...]) -> None:
+    """Put what is inside of lists and dictionaries into them, which are empty.
 
-
-def _mapping(body: bytes, at: int, depth: int) -> tuple[dict[str, object], int]:
-    count, at = _count(body, at)
-    pairs = {}
-    for _ in range(count):
-        key, at = _text(body, at)
-        pairs[key], at = _value(body, at, depth)
-    return pairs, at
+    Args:
+        values: All values, level by level.
+        tags: The tag of each.
+        sizes: How many elements each list and dictionary has.
+    """
+    depth, begin, level_end = 0, 1, 1
+    for at, size in zip(compress(range(len(tags)), tags.translate(_CONTAINERS)), sizes, strict=True):
+        if at >= level_end:
+            # ORDER: what has this one inside was filled before; so none is inside of itself.
+            depth, level_end = depth + 1, begin
+            if at >= begin:
+                raise BoundaryViolation("decode message: a value is inside of none")
+        end = begin + size
+        if tags[at] == _LIST:
+            values[at].extend(values[begin:end])
+        else:
+            if tags.count(_TEXT, begin, end) != size:
+                raise BoundaryViolation("decode message: a key is not text")
+            values[at].update(zip(values[begin:end], values[end : end + size], strict=False))
+            end += size
+        begin = end
+    if begin != len(tags):
+        raise BoundaryViolation("decode message: lists and dictionaries have more or less inside than it has")
+    if depth + (begin > level_end) > MAX_DEPTH:
+        raise BoundaryViolation(f"decode message: nested deeper than {MAX_DEPTH}")
 
 
 def check(value: object, annotation: Any, where: str) -> Any:
@@ -196,19 +248,43 @@ def check(value: object, annotation: Any, where: str) -> Any:
     Raises:
         BoundaryViolation: the value does not fit.
     """
+    kind = type(annotation)
+    if (type(value), annotation) in _FITTING:
+        return value
+    if kind is _Container:
+        return _check_container(value, annotation, where)
     if annotation is None or annotation is _NoneType:
         if value is None:
             return None
-    elif annotation in _SCALARS:
-        if type(value) is annotation:
-            return value
-    elif isinstance(annotation, _Union):
+    elif kind is _Union:
         return _check_union(value, annotation, where)
-    elif isinstance(annotation, _Container):
-        return _check_container(value, annotation, where)
     elif hasattr(annotation, "_fields"):
-        return _check_record(value, annotation, where)
+        fields: dict[str, Any] = annotation.__annotations__
+        if not isinstance(value, (list, tuple)) or len(value) != len(fields):
+            raise BoundaryViolation(f"check {where}: not the {len(fields)} fields of {_name(annotation)}")
+        return annotation(*check_each(value, fields, where))
     raise BoundaryViolation(f"check {where}: {_name(annotation)} was declared, {type(value).__name__} came")
+
+
+def check_each(values: Sequence[object], annotations: dict[str, Any], where: str) -> list[Any]:
+    """Give each of several values the type that its annotation names.
+
+    Args:
+        values: As many as annotations.
+        annotations: By name.
+        where: Name of what they are part of, for the message.
+
+    Returns:
+        The values, as `check` returns them.
+
+    Raises:
+        BoundaryViolation: one does not fit.
+    """
+    checked = list(values)
+    is_fitting = map(_FITTING.__contains__, zip(map(type, values), annotations.values(), strict=True))
+    for index, (name, annotation) in compress(enumerate(annotations.items()), map(operator.not_, is_fitting)):
+        checked[index] = check(values[index], annotation, f"{where}.{name}")
+    return checked
 
 
 def _check_union(value: object, annotation: Any, where: str) -> Any:
@@ -219,26 +295,17 @@ def _check_union(value: object, annotation: Any, where: str) -> Any:
 
 
 def _check_container(value: object, annotation: Any, where: str) -> Any:
-    if annotation.__origin__ is list and isinstance(value, list | tuple):
-        (element,) = annotation.__args__
-        if element in _SCALARS and all(type(item) is element for item in value):
+    element = annotation.__args__[-1]
+    is_scalar = element in _SCALARS
+    if annotation.__origin__ is list and isinstance(value, (list, tuple)):
+        if is_scalar and {element}.issuperset(map(type, value)):
             return list(value)
         return [check(item, element, f"{where}[{index}]") for index, item in enumerate(value)]
     if annotation.__origin__ is dict and isinstance(value, dict):
-        _, element = annotation.__args__
+        if is_scalar and {str}.issuperset(map(type, value)) and {element}.issuperset(map(type, value.values())):
+            return dict(value)
         return {check(key, str, where): check(item, element, f"{where}.{key}") for key, item in value.items()}
     raise BoundaryViolation(f"check {where}: {_name(annotation)} was declared, {type(value).__name__} came")
-
-
-def _check_record(value: object, annotation: Any, where: str) -> Any:
-    fields: dict[str, Any] = annotation.__annotations__
-    if not isinstance(value, list | tuple) or len(value) != len(fields):
-        raise BoundaryViolation(f"check {where}: not the {len(fields)} fields of {_name(annotation)}")
-    values = [
-        item if type(item) is kind and kind in _SCALARS else check(item, kind, f"{where}.{name}")
-        for item, (name, kind) in zip(value, fields.items(), strict=True)
-    ]
-    return annotation(*values)
 
 
 def _name(annotation: Any) -> str:

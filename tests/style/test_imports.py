@@ -24,6 +24,8 @@ ALLOWED_IN_BOUNDARY = {
     "errno",
     "fcntl",
     "gc",
+    "itertools",  # what a message is made of, without a step of the interpreter for each value
+    "operator",
     "os",
     "pwd",  # the service user
     "select",
