@@ -164,7 +164,7 @@ def unborn_waiting(
         PrivilegeNotDropped: the stage "channel" failed.
     """
     with stage("channel", wanted.role):
-        ours, theirs = channel_pair(wanted.role, "engine")
+        ours, theirs = channel_pair(wanted.role, "engine", reads_ahead=True)
         socket, its_socket = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
 
     def live() -> None:

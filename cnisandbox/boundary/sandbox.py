@@ -10,7 +10,6 @@ from __future__ import annotations  # a ParamSpec of ours is no argument for Cal
 import fcntl
 import os
 import pwd
-import select
 from collections.abc import Callable, Mapping, Sequence
 
 from cnisandbox.boundary import landlock, limits, namespaces, prctl, seccomp, service
@@ -224,9 +223,7 @@ class Worker:
 
     def has_answered(self) -> bool:
         """Say whether the function that was begun is over, however it went."""
-        poll = select.poll()
-        poll.register(self._channel.read_fd, select.POLLIN)
-        return bool(poll.poll(0))
+        return self._channel.has_message()
 
     def close(self) -> None:
         """End the worker, whatever it is doing, and wait for it; may be called more than once."""
@@ -319,7 +316,7 @@ def unborn(
     """
     given = {number: fd for number, fd in ((GIVEN_FD, given_fd), (LOG_FD, log_fd)) if fd is not None}
     with stage("channel", wanted.role):
-        ours, theirs = channel_pair(wanted.role, "engine")
+        ours, theirs = channel_pair(wanted.role, "engine", reads_ahead=True)
 
     def be_worker() -> None:
         _be_worker(wanted, theirs, given, title, become_gate, first, is_gate_only=is_gate_only)
@@ -536,7 +533,7 @@ def arrange_descriptors(
     kept = {*CHANNEL_FDS, *tree_fds, *given, *(fd for fd in lifted if fd is not None)}
     if PROTECTIONS[wanted.level].binds_lifetime:
         limits.close_all_but(kept)
-    return Channel(_REQUESTS_FD, _ANSWERS_FD, "engine"), lifted
+    return Channel(_REQUESTS_FD, _ANSWERS_FD, "engine", reads_ahead=True), lifted
 
 
 def _duplicate_above(fd: int, lowest: int) -> int:

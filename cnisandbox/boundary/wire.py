@@ -39,6 +39,8 @@ from cnisandbox.hints import Any, cast
 MAX_MESSAGE_BYTES = 2 << 20
 # LIMIT: the deepest declared type is a record in a list in a record; JSON itself crosses as bytes.
 MAX_DEPTH = 16
+# LIMIT: what a pipe holds.
+_READ_BYTES = 1 << 16
 
 # As the module `types` has them, which is made of much else.
 _NoneType, _Union, _Container = type(None), type(int | None), type(list[int])
@@ -321,12 +323,19 @@ class Channel:
         read_fd: Descriptor to read from; the channel owns and closes it.
         write_fd: Descriptor to write to; the channel owns and closes it.
         peer: Name of the peer, for messages.
+        reads_ahead: Whether it reads what is there behind a message along with it; not where somebody waits for
+            messages by the descriptor.
     """
 
-    def __init__(self, read_fd: int, write_fd: int, peer: str) -> None:
+    def __init__(self, read_fd: int, write_fd: int, peer: str, *, reads_ahead: bool = False) -> None:
         self.read_fd = read_fd
         self.write_fd = write_fd
         self._peer = peer
+        self._reads_ahead = reads_ahead
+        self._ahead = b""
+        self._readable, self._writable = select.poll(), select.poll()
+        self._readable.register(read_fd, select.POLLIN)
+        self._writable.register(write_fd, select.POLLOUT)
 
     def send(self, value: object, timeout_s: float | None = None) -> None:
         """Send one value.
@@ -342,8 +351,8 @@ class Channel:
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         try:
             while data:
-                if deadline is not None:
-                    self._wait(self.write_fd, select.POLLOUT, deadline)
+                if not self._is_ready(self._writable, deadline):
+                    raise BoundaryViolation(f"send to {self._peer}: it does not read in time")
                 # KERNEL: a pipe that polls writable takes PIPE_BUF bytes without blocking, and need not take more.
                 data = data[os.write(self.write_fd, data[: select.PIPE_BUF]) :]
         except BrokenPipeError as error:
@@ -359,30 +368,38 @@ class Channel:
             BoundaryViolation: the peer has gone, is late, or sent what does not decode.
         """
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
-        (length,) = cast("tuple[int]", _LENGTH.unpack(self._read_exactly(4, deadline)))
+        data = self._ahead
+        if len(data) < _LENGTH.size:
+            data = self._at_least(_LENGTH.size, data, deadline)
+        (length,) = cast("tuple[int]", _LENGTH.unpack_from(data))
         if length > MAX_MESSAGE_BYTES:
             raise BoundaryViolation(f"receive from {self._peer}: a message of {length} bytes")
-        return decode(self._read_exactly(length, deadline))
+        end = _LENGTH.size + length
+        if len(data) < end:
+            data = self._at_least(end, data, deadline)
+        self._ahead = data[end:]
+        return decode(data[_LENGTH.size : end])
 
-    def _read_exactly(self, count: int, deadline: float | None) -> bytes:
-        pieces: list[bytes] = []
-        while count:
-            if deadline is not None:
-                self._wait(self.read_fd, select.POLLIN, deadline)
-            piece = os.read(self.read_fd, min(count, 1 << 16))
+    def has_message(self) -> bool:
+        """Say whether there is something to be received, or the peer has ended."""
+        return bool(self._ahead) or bool(self._readable.poll(0))
+
+    def _at_least(self, count: int, data: bytes, deadline: float | None) -> bytes:
+        """Read until there are as many bytes, of which we have some; more, if the channel reads ahead."""
+        missing, pieces = count - len(data), [data]
+        while missing > 0:
+            if not self._is_ready(self._readable, deadline):
+                raise BoundaryViolation(f"receive from {self._peer}: no answer in time")
+            piece = os.read(self.read_fd, _READ_BYTES if self._reads_ahead else min(missing, _READ_BYTES))
             if not piece:
                 raise BoundaryViolation(f"receive from {self._peer}: it has ended")
             pieces.append(piece)
-            count -= len(piece)
+            missing -= len(piece)
         return b"".join(pieces)
 
-    def _wait(self, fd: int, event: int, deadline: float) -> None:
-        poll = select.poll()
-        poll.register(fd, event)
-        if not poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
-            if event == select.POLLIN:
-                raise BoundaryViolation(f"receive from {self._peer}: no answer in time")
-            raise BoundaryViolation(f"send to {self._peer}: it does not read in time")
+    @staticmethod
+    def _is_ready(poll: select.poll, deadline: float | None) -> bool:
+        return deadline is None or bool(poll.poll(max(0.0, deadline - time.monotonic()) * 1000))
 
     def close(self) -> None:
         """Close both descriptors."""
@@ -390,12 +407,20 @@ class Channel:
         os.close(self.write_fd)
 
 
-def channel_pair(peer_of_first: str, peer_of_second: str) -> tuple[Channel, Channel]:
+def channel_pair(peer_of_first: str, peer_of_second: str, *, reads_ahead: bool = False) -> tuple[Channel, Channel]:
     """Make two connected channels.
+
+    Args:
+        peer_of_first: Name of the second.
+        peer_of_second: Name of the first.
+        reads_ahead: As for `Channel`.
 
     Returns:
         The parent's end and the worker's end.
     """
     first_read, second_write = os.pipe2(os.O_CLOEXEC)
     second_read, first_write = os.pipe2(os.O_CLOEXEC)
-    return Channel(first_read, first_write, peer_of_first), Channel(second_read, second_write, peer_of_second)
+    return (
+        Channel(first_read, first_write, peer_of_first, reads_ahead=reads_ahead),
+        Channel(second_read, second_write, peer_of_second, reads_ahead=reads_ahead),
+    )

@@ -1,9 +1,11 @@
 """The messages that cross the boundary: whatever bytes come, a value comes out or BoundaryViolation, nothing else."""
 
 import os
+import select
 import struct
 import time
 from typing import Any, NamedTuple
+from unittest import mock
 
 import pytest
 from hypothesis import example, given, settings
@@ -309,13 +311,42 @@ def test_what_is_not_an_annotation_lets_nothing_through() -> None:
             wire.check(1, annotation, "it")
 
 
-@given(st.lists(values, max_size=6))
-def test_a_channel_keeps_messages_apart_and_in_order(sent: list[object]) -> None:
-    ours, theirs = wire.channel_pair("them", "us")
+@given(st.lists(values, max_size=6), st.booleans())
+def test_a_channel_keeps_messages_apart_and_in_order(sent: list[object], reads_ahead: bool) -> None:
+    ours, theirs = wire.channel_pair("them", "us", reads_ahead=reads_ahead)
     try:
         for value in sent:
             ours.send(value)
-        assert repr([theirs.receive(1) for _ in sent]) == repr(sent)
+        received = []
+        while theirs.has_message():
+            received.append(theirs.receive(1))
+        assert repr(received) == repr(sent)
+    finally:
+        ours.close()
+        theirs.close()
+
+
+@given(st.lists(values, min_size=1, max_size=4), st.booleans(), st.integers(1, 40))
+def test_a_message_may_come_in_any_pieces(sent: list[object], reads_ahead: bool, size: int) -> None:
+    ours, theirs = wire.channel_pair("them", "us", reads_ahead=reads_ahead)
+    whole_read = os.read
+    try:
+        for value in sent:
+            ours.send(value)
+        with mock.patch.object(os, "read", lambda fd, count: whole_read(fd, min(count, size))):
+            assert repr([theirs.receive(1) for _ in sent]) == repr(sent)
+    finally:
+        ours.close()
+        theirs.close()
+
+
+def test_a_channel_that_does_not_read_ahead_leaves_the_next_message_to_be_seen() -> None:
+    ours, theirs = wire.channel_pair("them", "us")
+    try:
+        ours.send(1)
+        ours.send(2)
+        assert theirs.receive(1) == 1
+        assert select.select([theirs.read_fd], [], [], 0)[0]
     finally:
         ours.close()
         theirs.close()
