@@ -5,7 +5,7 @@ Privilege: none: no capability, the service user, no file system but the state d
 
 import os
 
-from cnisandbox.boundary.attestation import Attestation, verify
+from cnisandbox.boundary.attestation import Attestation, require_all, verify
 from cnisandbox.boundary.entry import Session
 from cnisandbox.boundary.environment import Environment
 from cnisandbox.boundary.levels import Level
@@ -60,7 +60,7 @@ class PluginEngine:
         try:
             # ORDER: nothing is parsed by a process that has kept a privilege; what the kernel lacks is judged after the
             # netconf, which may allow that.
-            verify(session.attestation, session.expectation, allows_degraded=True)
+            missing = verify(session.attestation, session.expectation, allows_degraded=True)
             data = _read_stdin()
             try:
                 netconf = parse_netconf(data, session.environment.verb, self._plugin.versions)
@@ -71,7 +71,7 @@ class PluginEngine:
             undo = UndoStack()
             call = Call(self._plugin, session, _request(session.environment, netconf), undo)
             plugin = self._plugin()
-            _attest(call, session, plugin)
+            _attest(call, session, plugin, missing)
             _serve(plugin, call, undo)
         except CniError as error:
             self._finish(error_document(error, version), 1)
@@ -166,10 +166,16 @@ def _require_valid_attachments(netconf: NetConf) -> None:
         )
 
 
-def _attest(call: Call, session: Session, plugin: Plugin) -> None:
+def _attest(call: Call, session: Session, plugin: Plugin, missing_here: tuple[str, ...]) -> None:
     """Compare every process of the call with its level, and keep the evidence; at mediated, network workers are gates.
 
     An ADD asks meanwhile what changes nothing.
+
+    Args:
+        call: The call.
+        session: Its processes.
+        plugin: The plugin.
+        missing_here: What the kernel lacks of the engine's own protections, which was compared already.
 
     Raises:
         IsolationError: one of them is not what the level asks for.
@@ -177,7 +183,9 @@ def _attest(call: Call, session: Session, plugin: Plugin) -> None:
     request = call.request
     is_mediated, allows_degraded = _protection(request.netconf, session.environment.level)
     names = plugin.link_names(request.netconf, request.verb, request.attachment) if is_mediated else {}
-    missing = list(verify(session.attestation, session.expectation, allows_degraded=allows_degraded))
+    if not allows_degraded:
+        require_all(session.expectation.role, missing_here)
+    missing = list(missing_here)
 
     def attest(worker: Worker | None) -> None:
         if worker is not None:

@@ -161,13 +161,16 @@ int native_open_descriptors(int *fds, int end)
 }
 
 /* The kernel's infinity is -1 here, as it is in Python. */
-int native_hard_limit(int kind, int64_t *value)
+int native_hard_limits(const int *kinds, size_t count, int64_t *values)
 {
-	struct rlimit limit = { 0, 0 };
-	int result = (int)checked(getrlimit(kind, &limit));
+	for (size_t i = 0; i < count; i++) {
+		struct rlimit limit = { 0, 0 };
 
-	*value = (int64_t)limit.rlim_max;
-	return result;
+		if (getrlimit(kinds[i], &limit) != 0)
+			return -errno;
+		values[i] = (int64_t)limit.rlim_max;
+	}
+	return 0;
 }
 
 int native_set_limit(int kind, int64_t value)

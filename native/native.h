@@ -15,7 +15,7 @@ void native_madvise(const uint64_t *ranges, size_t count, int advice);
 const char *native_map_file(int fd, size_t size);
 void native_fill_gaps(void);
 int native_open_descriptors(int *fds, int end);
-int native_hard_limit(int kind, int64_t *value);
+int native_hard_limits(const int *kinds, size_t count, int64_t *values);
 int native_set_limit(int kind, int64_t value);
 int native_pidfd_open(int pid);
 int native_pidfd_send_signal(int pidfd, int signal_number);

@@ -125,7 +125,7 @@ class Witness:
         self._namespaces: dict[str, int] = {}
         self._mounts: list[str] = []
         self._is_root_read_only = False
-        self._filters = int(_field(self._status(), b"Seccomp_filters"))
+        self._filters = int(status_field(self._status(), b"Seccomp_filters"))
 
     def see_view(self) -> None:
         """Note what is mounted.
@@ -150,39 +150,52 @@ class Witness:
         """Read the rest and make the record."""
         status = self._status()
         os.close(self.status_fd)
+        now = limits.current_limits()
         return Attestation(
             role=role,
             level=level.value,
-            pid=int(_field(status, b"Pid")),
-            ppid=int(_field(status, b"PPid")),
-            uids=[int(word) for word in _field(status, b"Uid").split()],
-            gids=[int(word) for word in _field(status, b"Gid").split()],
-            groups=[int(word) for word in _field(status, b"Groups").split()],
-            inheritable=int(_field(status, b"CapInh"), 16),
-            permitted=int(_field(status, b"CapPrm"), 16),
-            effective=int(_field(status, b"CapEff"), 16),
-            bounding=int(_field(status, b"CapBnd"), 16),
-            ambient=int(_field(status, b"CapAmb"), 16),
+            pid=int(status_field(status, b"Pid")),
+            ppid=int(status_field(status, b"PPid")),
+            uids=[int(word) for word in status_field(status, b"Uid").split()],
+            gids=[int(word) for word in status_field(status, b"Gid").split()],
+            groups=[int(word) for word in status_field(status, b"Groups").split()],
+            inheritable=int(status_field(status, b"CapInh"), 16),
+            permitted=int(status_field(status, b"CapPrm"), 16),
+            effective=int(status_field(status, b"CapEff"), 16),
+            bounding=int(status_field(status, b"CapBnd"), 16),
+            ambient=int(status_field(status, b"CapAmb"), 16),
             securebits=prctl.get_securebits(),
-            no_new_privs=_field(status, b"NoNewPrivs") == b"1",
+            no_new_privs=status_field(status, b"NoNewPrivs") == b"1",
             is_dumpable=prctl.get_dumpable(),
-            seccomp=int(_field(status, b"Seccomp")),
+            seccomp=int(status_field(status, b"Seccomp")),
             parent_death_signal=prctl.get_pdeathsig(),
             landlock_abi=landlock_abi,
             is_view_confined=_is_root_refused(),
             namespaces=self._namespaces,
-            descriptors=limits.open_descriptors(),
-            limits=limits.current_limits(),
-            added_filters=int(_field(status, b"Seccomp_filters")) - self._filters,
+            descriptors=limits.open_descriptors(now["nofile"]),
+            limits=now,
+            added_filters=int(status_field(status, b"Seccomp_filters")) - self._filters,
             mounts=self._mounts,
             is_root_read_only=self._is_root_read_only,
         )
 
 
-def _field(status: bytes, name: bytes) -> bytes:
-    # KERNEL: a line break in the name of the program, which comes first, is escaped.
-    begin = status.index(b"\n" + name + b":\t") + len(name) + 3
-    return status[begin : status.index(b"\n", begin)]
+def status_field(status: bytes, name: bytes) -> bytes:
+    """Find a field of what /proc/PID/status says.
+
+    Args:
+        status: All of it.
+        name: Of the field.
+
+    Raises:
+        ValueError: it is not there.
+    """
+    # The first of the name: a process has an influence on its own name only, which comes before, and in which the
+    # kernel escapes what ends a line.
+    _, found, rest = status.partition(b"\n" + name + b":\t")
+    if not found:
+        raise ValueError(f"/proc/PID/status has no {name.decode()}")
+    return rest.partition(b"\n")[0]
 
 
 def _mount_points(process_fd: int) -> list[str]:
@@ -224,12 +237,26 @@ def verify(attestation: Attestation, expected: Expectation, *, allows_degraded: 
     missing: tuple[str, ...] = ()
     if PROTECTIONS[expected.level].has_landlock and expected.has_landlock and not attestation.landlock_abi:
         missing = ("landlock",)
-    if missing and not allows_degraded:
+    if not allows_degraded:
+        require_all(expected.role, missing)
+    return missing
+
+
+def require_all(role: str, missing: tuple[str, ...]) -> None:
+    """Insist that no facility is missing.
+
+    Args:
+        role: Of the process.
+        missing: What `verify` says that was told that some may be.
+
+    Raises:
+        IsolationUnavailable: one is.
+    """
+    if missing:
         raise IsolationUnavailable(
-            f"confine {expected.role}: the kernel lacks {', '.join(missing)}",
+            f"confine {role}: the kernel lacks {', '.join(missing)}",
             'enable it (lsm=landlock,...), or accept the loss with "sandbox": {"allowDegraded": true}',
         )
-    return missing
 
 
 def _differences(said: Attestation, expected: Expectation) -> list[str]:
@@ -279,4 +306,7 @@ def _differences(said: Attestation, expected: Expectation) -> list[str]:
         facts += [("seccomp", said.seccomp, _SECCOMP_MODE_FILTER), ("filters added", said.added_filters, 1)]
     if protections.has_landlock and said.landlock_abi:
         facts.append(("view confined by landlock", said.is_view_confined, True))
+    _, all_now, all_wanted = zip(*facts, strict=True)
+    if all_now == all_wanted:
+        return []
     return [f"{name} is {is_now!r} and must be {must_be!r}" for name, is_now, must_be in facts if is_now != must_be]

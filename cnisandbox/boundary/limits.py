@@ -23,6 +23,7 @@ _KINDS: dict[str, int] = {
     "nofile": lib.RLIMIT_NOFILE,
     "nproc": lib.RLIMIT_NPROC,
 }
+_NUMBERS = ffi.new("int[]", list(_KINDS.values()))
 _INFINITY = -1
 _HIGHEST_DESCRIPTOR = 0xFFFFFFFF
 # LIMIT: how far to look where no limit was lowered; nothing of ours opens as many.
@@ -75,13 +76,9 @@ def current_limits() -> dict[str, int]:
     Returns:
         Name to value; -1 is infinity.
     """
-    return {name: _hard_limit(kind) for name, kind in _KINDS.items()}
-
-
-def _hard_limit(kind: int) -> int:
-    value = ffi.new("int64_t *")
-    checked(lib.native_hard_limit(kind, value), "limit")
-    return int(value[0])
+    values = ffi.new("int64_t[]", len(_KINDS))
+    checked(lib.native_hard_limits(_NUMBERS, len(_KINDS), values), "limits")
+    return dict(zip(_KINDS, values, strict=True))
 
 
 def close_all_but(keep: set[int]) -> None:
@@ -94,13 +91,16 @@ def close_all_but(keep: set[int]) -> None:
     checked(lib.native_close_range(first, _HIGHEST_DESCRIPTOR, 0), "close_range")
 
 
-def open_descriptors() -> list[int]:
+def open_descriptors(most: int) -> list[int]:
     """List the open descriptors of this process, by asking the kernel for each number that the limit allows.
+
+    Args:
+        most: The hard limit.
 
     Returns:
         Descriptor numbers, ascending.
     """
-    end = min(_hard_limit(_KINDS["nofile"]), _MOST_DESCRIPTORS)
+    end = min(most, _MOST_DESCRIPTORS)
     numbers = ffi.new("int[]", end)
     return list(numbers[0 : lib.native_open_descriptors(numbers, end)])
 

@@ -52,6 +52,13 @@ _LIST, _MAPPING, _TEXT, _BYTES, _INTEGER, _TRUTH, _NULL = _TAGS
 # The pairs of a value's type and an annotation where nothing else is to be looked at.
 _FITTING = frozenset((kind, kind) for kind in (bool, int, str, bytes))
 _SCALARS = frozenset((bool, int, str, bytes))
+# The lists that have nothing but one type in them.
+_PLAIN_LISTS: dict[Any, frozenset[type]] = {
+    list[bool]: frozenset((bool,)),
+    list[int]: frozenset((int,)),
+    list[str]: frozenset((str,)),
+    list[bytes]: frozenset((bytes,)),
+}
 
 
 class _TagOfType(dict[type, int]):
@@ -250,9 +257,12 @@ def check(value: object, annotation: Any, where: str) -> Any:
     Raises:
         BoundaryViolation: the value does not fit.
     """
-    kind = type(annotation)
     if (type(value), annotation) in _FITTING:
         return value
+    elements = _PLAIN_LISTS.get(annotation)
+    if elements is not None and type(value) is list and elements.issuperset(map(type, value)):
+        return value
+    kind = type(annotation)
     if kind is _Container:
         return _check_container(value, annotation, where)
     if annotation is None or annotation is _NoneType:
@@ -298,14 +308,12 @@ def _check_union(value: object, annotation: Any, where: str) -> Any:
 
 def _check_container(value: object, annotation: Any, where: str) -> Any:
     element = annotation.__args__[-1]
-    is_scalar = element in _SCALARS
     if annotation.__origin__ is list and isinstance(value, (list, tuple)):
-        if is_scalar and {element}.issuperset(map(type, value)):
-            return list(value)
         return [check(item, element, f"{where}[{index}]") for index, item in enumerate(value)]
     if annotation.__origin__ is dict and isinstance(value, dict):
-        if is_scalar and {str}.issuperset(map(type, value)) and {element}.issuperset(map(type, value.values())):
-            return dict(value)
+        kinds = {*map(type, value.values())}
+        if {str}.issuperset(map(type, value)) and kinds <= {element} <= _SCALARS:
+            return value
         return {check(key, str, where): check(item, element, f"{where}.{key}") for key, item in value.items()}
     raise BoundaryViolation(f"check {where}: {_name(annotation)} was declared, {type(value).__name__} came")
 

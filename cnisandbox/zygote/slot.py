@@ -26,6 +26,7 @@ from collections.abc import Callable
 
 from cnisandbox.boundary import limits, prctl
 from cnisandbox.boundary.ahead import Settle
+from cnisandbox.boundary.attestation import status_field
 from cnisandbox.boundary.namespaces import Netns
 from cnisandbox.boundary.pages import Pages, fetch
 from cnisandbox.boundary.syscalls import checked, lib
@@ -317,17 +318,14 @@ def _facts(process: str) -> Self:
         os.close(fd)
     # The root by number and by path: a directory that it is mounted at again has the same number.
     place = (root.st_dev, root.st_ino, os.readlink(f"{directory}/root"))
-    facts = (namespaces, place, _field(status, b"NoNewPrivs"), _field(status, b"Seccomp"), _label(directory))
-    return Self(facts, int(_field(status, b"CapEff"), 16))
-
-
-def _field(status: bytes, name: bytes) -> bytes:
-    # The first of the name: a process has an influence on its own name only, in which the kernel escapes what ends a
-    # line.
-    _, found, rest = status.partition(b"\n" + name + b":\t")
-    if not found:
-        raise ValueError(f"/proc/PID/status has no {name.decode()}")
-    return rest.partition(b"\n")[0]
+    facts = (
+        namespaces,
+        place,
+        status_field(status, b"NoNewPrivs"),
+        status_field(status, b"Seccomp"),
+        _label(directory),
+    )
+    return Self(facts, int(status_field(status, b"CapEff"), 16))
 
 
 def _label(directory: str) -> bytes:

@@ -128,7 +128,7 @@ def test_a_failure_that_nobody_foresaw_is_one_document_without_a_traceback_too(
         shared_world, [f"{plugin_dir}/bridge"], variables(plugin_dir, "ADD"), document("bridge"), planted=planted
     )
     error = error_of(done)
-    assert (error["code"], error["msg"]) == (102, "confine bridge: ValueError: subsection not found")
+    assert (error["code"], error["msg"]) == (102, "confine bridge: ValueError: /proc/PID/status has no Seccomp_filters")
     _assert_untouched(shared_world)
 
 
