@@ -100,6 +100,7 @@ class Worker:
         self.pid = pid
         self._channel = channel
         self._expected = expected
+        self._heard: Attestation | CniError | None = None
         self._attestation: Attestation | None = None
         self.missing: tuple[str, ...] = ()
         self._is_over = False
@@ -119,10 +120,22 @@ class Worker:
         if self._attestation is None:
             self._require_session()
             self._is_over = True  # unless what it says is what the level asks for
-            said = service.receive_attestation(self._channel, self._expected.role, CALL_TIMEOUT_S)
+            said = self._heard or self._hear()
+            if isinstance(said, CniError):
+                raise said
             self.missing = verify(said, self._expected, allows_degraded=allows_degraded)
             self._attestation, self._is_over = said, False
         return self._attestation
+
+    def hear(self) -> None:
+        """Wait for what the worker attests, ahead of a call; it is compared, or raised, by `attest`."""
+        self._heard = self._hear()
+
+    def _hear(self) -> Attestation | CniError:
+        try:
+            return service.receive_attestation(self._channel, self._expected.role, CALL_TIMEOUT_S)
+        except CniError as error:
+            return error
 
     def _require_session(self) -> None:
         if self._is_over:

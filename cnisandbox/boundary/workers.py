@@ -252,6 +252,8 @@ def make_ahead(
     ground = lock(plan.wanted, prepare(plan.wanted, comes_back=True))
     namespaces.enter_mounts(outside_fd)
     os.close(outside_fd)
+    if delegate is not None:
+        delegate.hear()
     return Ahead(
         user,
         own_namespaces,
