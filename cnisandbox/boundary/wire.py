@@ -33,7 +33,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate, chain, compress, repeat
 
 from cnisandbox.errors import BoundaryViolation
-from cnisandbox.hints import Any, cast
+from cnisandbox.hints import Any
 
 # LIMIT: a netconf is at most 1 MiB, so no honest message is longer than one netconf and its envelope.
 MAX_MESSAGE_BYTES = 2 << 20
@@ -140,18 +140,16 @@ def _flattened(value: object) -> tuple[bytes, list[Any], list[int]]:
     level: list[Any] = [value]
     values: list[Any] = []
     sizes: list[int] = []
-    levels_left = MAX_DEPTH + 1
-    while level:
-        if not levels_left:
-            raise BoundaryViolation(f"encode message: nested deeper than {MAX_DEPTH}")
-        levels_left -= 1
+    for _ in range(MAX_DEPTH + 1):
         its_tags = bytes(map(_TAG_OF_TYPE.__getitem__, map(type, level)))
         tags += its_tags
         values += level
         containers = [*compress(level, its_tags.translate(_CONTAINERS))]
         sizes += map(len, containers)
         level = [*chain.from_iterable(map(_inside, containers) if _MAPPING in its_tags else containers)]
-    return tags, values, sizes
+        if not level:
+            return tags, values, sizes
+    raise BoundaryViolation(f"encode message: nested deeper than {MAX_DEPTH}")
 
 
 def _inside(container: Any) -> Iterable[Any]:
@@ -359,7 +357,7 @@ class Channel:
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         try:
             while data:
-                if not self._is_ready(self._writable, deadline):
+                if deadline is not None and not self._writable.poll(max(0.0, deadline - time.monotonic()) * 1000):
                     raise BoundaryViolation(f"send to {self._peer}: it does not read in time")
                 # KERNEL: a pipe that polls writable takes PIPE_BUF bytes without blocking, and need not take more.
                 data = data[os.write(self.write_fd, data[: select.PIPE_BUF]) :]
@@ -377,14 +375,14 @@ class Channel:
         """
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         data = self._ahead
-        if len(data) < _LENGTH.size:
-            data = self._at_least(_LENGTH.size, data, deadline)
-        (length,) = cast("tuple[int]", _LENGTH.unpack_from(data))
+        while len(data) < _LENGTH.size:
+            data += self._read(_LENGTH.size - len(data), deadline)
+        length: int = _LENGTH.unpack_from(data)[0]
         if length > MAX_MESSAGE_BYTES:
             raise BoundaryViolation(f"receive from {self._peer}: a message of {length} bytes")
         end = _LENGTH.size + length
         if len(data) < end:
-            data = self._at_least(end, data, deadline)
+            data = self._completed(data, end, deadline)
         self._ahead = data[end:]
         return decode(data[_LENGTH.size : end])
 
@@ -392,22 +390,21 @@ class Channel:
         """Say whether there is something to be received, or the peer has ended."""
         return bool(self._ahead) or bool(self._readable.poll(0))
 
-    def _at_least(self, count: int, data: bytes, deadline: float | None) -> bytes:
-        """Read until there are as many bytes, of which we have some; more, if the channel reads ahead."""
-        missing, pieces = count - len(data), [data]
+    def _completed(self, data: bytes, end: int, deadline: float | None) -> bytes:
+        missing, pieces = end - len(data), [data]
         while missing > 0:
-            if not self._is_ready(self._readable, deadline):
-                raise BoundaryViolation(f"receive from {self._peer}: no answer in time")
-            piece = os.read(self.read_fd, _READ_BYTES if self._reads_ahead else min(missing, _READ_BYTES))
-            if not piece:
-                raise BoundaryViolation(f"receive from {self._peer}: it has ended")
+            piece = self._read(min(missing, _READ_BYTES), deadline)
             pieces.append(piece)
             missing -= len(piece)
         return b"".join(pieces)
 
-    @staticmethod
-    def _is_ready(poll: select.poll, deadline: float | None) -> bool:
-        return deadline is None or bool(poll.poll(max(0.0, deadline - time.monotonic()) * 1000))
+    def _read(self, most: int, deadline: float | None) -> bytes:
+        if deadline is not None and not self._readable.poll(max(0.0, deadline - time.monotonic()) * 1000):
+            raise BoundaryViolation(f"receive from {self._peer}: no answer in time")
+        piece = os.read(self.read_fd, _READ_BYTES if self._reads_ahead else most)
+        if not piece:
+            raise BoundaryViolation(f"receive from {self._peer}: it has ended")
+        return piece
 
     def close(self) -> None:
         """Close both descriptors."""
