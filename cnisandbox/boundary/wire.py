@@ -1,24 +1,15 @@
 """The messages that cross the boundary: typed values, length-prefixed, over pipes.
 
-A frame is a 4-byte big-endian length and one value: it and all that is inside of it, level by level, in columns.
+A frame is a 4-byte big-endian length and one value. A value is a tag byte and its body:
 
-    count           4 bytes: how many values there are
-    tags            a byte for each: the value, then its elements, then theirs, ...
-    sizes           4 bytes for each list and dictionary, then for each text (in characters), then for each bytes
-    integers        8 bytes each, signed, big-endian
-    truths          a byte each
-    texts           all in one, UTF-8 (lone surrogates pass)
-    bytes           all in one
-
-    N T I S B       null, true or false, integer, text, bytes
-    L               list: the next values of the level below are its elements
-    M               dictionary: the next values of the level below are its keys, each a text, then what they stand for
+    N  T  F         null, true, false
+    I               8 bytes, signed, big-endian
+    S  B            4-byte length, then UTF-8 text (lone surrogates pass) or bytes
+    L               4-byte count, then that many values
+    M               4-byte count, then that many pairs of S-body key and value
 
 There is no tag for anything executable: no class, no name to import, no code. Which Python type a value becomes is
 decided by the annotation that the *receiver* holds, never by the sender.
-
-Columns, because one call of the interpreter's own then encodes or decodes all integers or all texts of a message. There
-is no recursion: what a message costs is in proportion to its length, whoever wrote it.
 
 Anything that does not parse, exceeds a limit or does not fit the annotation raises BoundaryViolation; the session is
 then over, because a peer that sends it is broken or hostile.
@@ -29,8 +20,8 @@ import os
 import select
 import struct
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import accumulate, chain, compress, repeat
+from collections.abc import Iterable, Sequence
+from itertools import compress
 
 from cnisandbox.errors import BoundaryViolation
 from cnisandbox.hints import Any
@@ -46,8 +37,12 @@ _READ_BYTES = 1 << 16
 _NoneType, _Union, _Container = type(None), type(int | None), type(list[int])
 
 _LENGTH = struct.Struct(">I")
-_TAGS = b"LMSBITN"
-_LIST, _MAPPING, _TEXT, _BYTES, _INTEGER, _TRUTH, _NULL = _TAGS
+_TAG_AND_LENGTH = struct.Struct(">BI")
+_TAG_AND_INTEGER = struct.Struct(">Bq")
+_LENGTH_AT = _LENGTH.unpack_from
+_INTEGER_AT = struct.Struct(">q").unpack_from
+_INTEGER, _TEXT, _BYTES, _LIST, _MAPPING = b"ISBLM"
+_CONSTANTS = dict(zip(b"NTF", (None, True, False), strict=True))
 
 # The pairs of a value's type and an annotation where nothing else is to be looked at.
 _FITTING = frozenset((kind, kind) for kind in (bool, int, str, bytes))
@@ -59,45 +54,6 @@ _PLAIN_LISTS: dict[Any, frozenset[type]] = {
     list[str]: frozenset((str,)),
     list[bytes]: frozenset((bytes,)),
 }
-
-
-class _TagOfType(dict[type, int]):
-    """The tag of values of a type; of types that are made of others, as they come."""
-
-    def __missing__(self, kind: type) -> int:
-        base = kind.__base__
-        if base in (None, object):
-            raise BoundaryViolation(f"encode message: a {kind.__name__} does not cross the boundary")
-        tag = self[kind] = self[base]
-        return tag
-
-
-_TAG_OF_TYPE = _TagOfType(
-    {
-        type(None): _NULL,
-        bool: _TRUTH,
-        int: _INTEGER,
-        str: _TEXT,
-        bytes: _BYTES,
-        list: _LIST,
-        tuple: _LIST,
-        dict: _MAPPING,
-    }
-)
-
-
-def _selecting(*chosen: int) -> bytes:
-    """Make the table by which `bytes.translate` makes selectors for `compress` of tags."""
-    table = bytearray(256)
-    for tag in chosen:
-        table[tag] = 1
-    return bytes(table)
-
-
-_CONTAINERS, _TEXTS, _PIECES, _INTEGERS, _TRUTHS = (
-    _selecting(_LIST, _MAPPING),
-    *map(_selecting, (_TEXT, _BYTES, _INTEGER, _TRUTH)),
-)
 
 
 def encode(value: object) -> bytes:
@@ -112,48 +68,48 @@ def encode(value: object) -> bytes:
 
 def encode_body(value: object) -> bytes:
     """Encode one value as the body of a frame; raises as `encode` does."""
-    tags, values, sizes = _flattened(value)
-    texts = [*compress(values, tags.translate(_TEXTS))]
-    pieces = [*compress(values, tags.translate(_PIECES))]
-    integers = [*compress(values, tags.translate(_INTEGERS))]
-    truths = [*compress(values, tags.translate(_TRUTHS))]
-    sizes += map(len, texts)
-    sizes += map(len, pieces)
+    parts: list[bytes] = []
     try:
-        numbers = struct.pack(f">{len(sizes)}I{len(integers)}q{len(truths)}?", *sizes, *integers, *truths)
+        _encode_values((value,), parts, 0)
     except struct.error as error:
         raise BoundaryViolation("encode message: integer does not fit in 64 bits") from error
-    text = "".join(texts).encode("utf-8", "surrogatepass")
-    body = b"".join((_LENGTH.pack(len(tags)), tags, numbers, text, *pieces))
+    body = b"".join(parts)
     if len(body) > MAX_MESSAGE_BYTES:
         raise BoundaryViolation(f"encode message: {len(body)} bytes are more than {MAX_MESSAGE_BYTES}")
     return body
 
 
-def _flattened(value: object) -> tuple[bytes, list[Any], list[int]]:
-    """Lay a value out level by level.
-
-    Returns:
-        Tag of each value; each value; size of each list and dictionary.
-    """
-    tags = b""
-    level: list[Any] = [value]
-    values: list[Any] = []
-    sizes: list[int] = []
-    for _ in range(MAX_DEPTH + 1):
-        its_tags = bytes(map(_TAG_OF_TYPE.__getitem__, map(type, level)))
-        tags += its_tags
-        values += level
-        containers = [*compress(level, its_tags.translate(_CONTAINERS))]
-        sizes += map(len, containers)
-        level = [*chain.from_iterable(map(_inside, containers) if _MAPPING in its_tags else containers)]
-        if not level:
-            return tags, values, sizes
-    raise BoundaryViolation(f"encode message: nested deeper than {MAX_DEPTH}")
-
-
-def _inside(container: Any) -> Iterable[Any]:
-    return [*map(str, container), *container.values()] if isinstance(container, dict) else container
+def _encode_values(values: Iterable[Any], parts: list[bytes], depth: int) -> None:
+    for value in values:
+        if depth > MAX_DEPTH:
+            raise BoundaryViolation(f"encode message: nested deeper than {MAX_DEPTH}")
+        # The frequent ones first; what is made of one of the interpreter's types crosses as that.
+        if isinstance(value, str):
+            text = value.encode("utf-8", "surrogatepass")
+            parts.append(_TAG_AND_LENGTH.pack(_TEXT, len(text)))
+            parts.append(text)
+        elif value is None:
+            parts.append(b"N")
+        elif isinstance(value, int):
+            if value is True or value is False:
+                parts.append(b"T" if value else b"F")
+            else:
+                parts.append(_TAG_AND_INTEGER.pack(_INTEGER, value))
+        elif isinstance(value, (list, tuple)):
+            parts.append(_TAG_AND_LENGTH.pack(_LIST, len(value)))
+            _encode_values(value, parts, depth + 1)
+        elif isinstance(value, bytes):
+            parts.append(_TAG_AND_LENGTH.pack(_BYTES, len(value)))
+            parts.append(value)
+        elif isinstance(value, dict):
+            parts.append(_TAG_AND_LENGTH.pack(_MAPPING, len(value)))
+            for key, element in value.items():
+                text = str(key).encode("utf-8", "surrogatepass")
+                parts.append(_LENGTH.pack(len(text)))
+                parts.append(text)
+                _encode_values((element,), parts, depth + 1)
+        else:
+            raise BoundaryViolation(f"encode message: a {type(value).__name__} does not cross the boundary")
 
 
 def decode(body: bytes) -> object:
@@ -166,79 +122,73 @@ def decode(body: bytes) -> object:
         BoundaryViolation: it is not exactly one value within the limits.
     """
     try:
-        (total,) = _LENGTH.unpack_from(body)
-        tags = body[_LENGTH.size : _LENGTH.size + total]
-        lists, mappings, texts, pieces, integers, truths, nulls = map(tags.count, _TAGS)
-        containers = lists + mappings
-        # Nothing below is longer than the tags, and these are not longer than the body, whatever it says.
-        if not 0 < total == containers + texts + pieces + integers + truths + nulls:
-            raise BoundaryViolation("decode message: a tag is unknown, or their count exceeds the message")
-        first_piece, first_integer = containers + texts, containers + texts + pieces
-        first_truth = first_integer + integers
-        numbers = struct.unpack_from(f">{first_integer}I{integers}q{truths}?", body, _LENGTH.size + total)
-    except struct.error as error:
+        (value,), end = _values(body, 0, 1, 0)
+    except (IndexError, struct.error) as error:
         raise BoundaryViolation("decode message: it ends in the middle of a value") from error
-    text_at = _LENGTH.size + total + 4 * first_integer + 8 * integers + truths
-    pieces_at = len(body) - sum(numbers[first_piece:first_integer])
-    text = _text(body[text_at : max(text_at, pieces_at)])
-    if pieces_at < text_at or len(text) != sum(numbers[containers:first_piece]):
-        raise BoundaryViolation("decode message: its texts and bytes are not as long as it says")
-    columns: dict[int, Iterator[Any]] = {
-        _TEXT: _cut(text, numbers[containers:first_piece]),
-        _BYTES: _cut(body[pieces_at:], numbers[first_piece:first_integer]),
-        _INTEGER: iter(numbers[first_integer:first_truth]),
-        _TRUTH: iter(numbers[first_truth:]),
-        _NULL: repeat(None),
-        _LIST: map(list, repeat(())),
-        _MAPPING: map(dict, repeat(())),
-    }
-    # Every column has as many values as there are tags for it.
-    values = [*map(next, map(columns.__getitem__, tags))]
-    _fill(values, tags, numbers[:containers])
-    return values[0]
-
-
-def _text(data: bytes) -> str:
-    try:
-        return data.decode("utf-8", "surrogatepass")
     except UnicodeDecodeError as error:
         raise BoundaryViolation("decode message: text is not UTF-8") from error
+    if end != len(body):
+        raise BoundaryViolation("decode message: bytes follow the value")
+    return value
 
 
-def _cut(whole: Any, sizes: Iterable[int]) -> Iterator[Any]:
-    """Cut a text, or bytes, into pieces of these sizes."""
-    ends = [*accumulate(sizes)]
-    return map(whole.__getitem__, map(slice, [0, *ends], ends))
+def _values(body: bytes, at: int, count: int, depth: int) -> tuple[list[Any], int]:
+    """Decode so many values, the first of which begins at an offset.
 
+    Returns:
+        The values, and where the last one ends.
 
-def _fill(values: list[Any], tags: bytes, sizes: tuple[int, ...]) -> None:
-    """Put what is inside of lists and dictionaries into them, which are empty.
-
-    Args:
-        values: All values, level by level.
-        tags: The tag of each.
-        sizes: How many elements each list and dictionary has.
+    Raises:
+        IndexError, struct.error: the body ends before.
+        UnicodeDecodeError: a text is none.
     """
-    depth, begin, level_end = 0, 1, 1
-    for at, size in zip(compress(range(len(tags)), tags.translate(_CONTAINERS)), sizes, strict=True):
-        if at >= level_end:
-            # ORDER: what has this one inside was filled before; so none is inside of itself.
-            depth, level_end = depth + 1, begin
-            if at >= begin:
-                raise BoundaryViolation("decode message: a value is inside of none")
-        end = begin + size
-        if tags[at] == _LIST:
-            values[at].extend(values[begin:end])
-        else:
-            if tags.count(_TEXT, begin, end) != size:
-                raise BoundaryViolation("decode message: a key is not text")
-            values[at].update(zip(values[begin:end], values[end : end + size], strict=False))
-            end += size
-        begin = end
-    if begin != len(tags):
-        raise BoundaryViolation("decode message: lists and dictionaries have more or less inside than it has")
-    if depth + (begin > level_end) > MAX_DEPTH:
+    # Every value takes a byte at least, so a count beyond the rest of the body is a lie.
+    if count > len(body) - at:
+        raise BoundaryViolation(f"decode message: a count of {count} exceeds the message")
+    if count and depth > MAX_DEPTH:
         raise BoundaryViolation(f"decode message: nested deeper than {MAX_DEPTH}")
+    values: list[Any] = []
+    for _ in range(count):
+        tag = body[at]
+        at += 1
+        if tag == _INTEGER:
+            values.append(_INTEGER_AT(body, at)[0])
+            at += 8
+        elif tag == _TEXT:
+            begin = at + 4
+            at = begin + _LENGTH_AT(body, at)[0]
+            values.append(str(body[begin:at], "utf-8", "surrogatepass"))
+        elif tag == _LIST:
+            inside, at = _values(body, at + 4, _LENGTH_AT(body, at)[0], depth + 1)
+            values.append(inside)
+        elif tag in _CONSTANTS:
+            values.append(_CONSTANTS[tag])
+        elif tag == _BYTES:
+            begin = at + 4
+            at = begin + _LENGTH_AT(body, at)[0]
+            values.append(body[begin:at])
+        elif tag == _MAPPING:
+            pairs, at = _mapping(body, at, depth + 1)
+            values.append(pairs)
+        else:
+            raise BoundaryViolation(f"decode message: unknown tag {tag:#x}")
+    # A piece that is cut short ends behind the body.
+    if at > len(body):
+        raise IndexError
+    return values, at
+
+
+def _mapping(body: bytes, at: int, depth: int) -> tuple[dict[str, Any], int]:
+    count, at = _LENGTH_AT(body, at)[0], at + 4
+    if count > len(body) - at:
+        raise BoundaryViolation(f"decode message: a count of {count} exceeds the message")
+    pairs = {}
+    for _ in range(count):
+        begin = at + 4
+        at = begin + _LENGTH_AT(body, at)[0]
+        key = str(body[begin:at], "utf-8", "surrogatepass")
+        (pairs[key],), at = _values(body, at, 1, depth)
+    return pairs, at
 
 
 def check(value: object, annotation: Any, where: str) -> Any:

@@ -3,7 +3,6 @@
 import os
 import select
 import struct
-import time
 from typing import Any, NamedTuple
 from unittest import mock
 
@@ -63,11 +62,6 @@ def body_of(value: object) -> bytes:
     return frame[4:]
 
 
-def body(tags: str, sizes: list[int], rest: bytes = b"") -> bytes:
-    """What somebody may write who is not us."""
-    return struct.pack(f">I{len(tags)}s{len(sizes)}I", len(tags), tags.encode("latin-1"), *sizes) + rest
-
-
 def decoded(body: bytes) -> object:
     """Decode; BoundaryViolation is the only thing that may be raised."""
     try:
@@ -115,12 +109,10 @@ def test_bytes_behind_the_value_are_a_violation(value: object, more: bytes) -> N
 
 @given(st.binary(max_size=200))
 @example(b"")
-@example(bytes(4))
-@example(b"\xff" * 4)
-@example(body("S", [1], b"\xff"))
-@example(body("S", [2], b"x"))
-@example(body("B", [2], b"x"))
-@example(body("I", [], bytes(7)))
+@example(b"L" + b"\xff" * 4)
+@example(b"M\x00\x00\x00\x01\x00\x00\x00\x01kN")
+@example(b"S\x00\x00\x00\x01\xff")
+@example(b"I" + b"\x00" * 7)
 def test_any_bytes_give_a_value_or_a_violation(body: bytes) -> None:
     back = decoded(body)
     assert back is BoundaryViolation or is_plain(back)
@@ -128,47 +120,8 @@ def test_any_bytes_give_a_value_or_a_violation(body: bytes) -> None:
 
 @given(st.integers(0, 255))
 def test_an_unknown_tag_is_a_violation(tag: int) -> None:
-    known = {"N": (None, b""), "T": (True, b"\1"), "I": (1, b"\0\0\0\0\0\0\0\1")}
-    value, rest = known.get(chr(tag), (BoundaryViolation, b""))
-    sizes = [0] if chr(tag) in "LMSB" else []
-    back = decoded(body(chr(tag), sizes, rest))
-    assert back in ([], {}, "", b"") if sizes else back is value or back == value
-
-
-@st.composite
-def bodies(draw: st.DrawFn) -> bytes:
-    """Columns that fit their tags, whatever is inside of what."""
-    tags = draw(st.text(st.sampled_from("LLLMMSSBITN"), min_size=1, max_size=12))
-    numbers = draw(st.lists(st.integers(0, 4), min_size=len(tags), max_size=len(tags)))
-    sizes = {tag: [size for size, its in zip(numbers, tags, strict=True) if its in tag] for tag in ("LM", "S", "B")}
-    rest = bytes(8 * tags.count("I") + tags.count("T")) + b"t" * sum(sizes["S"]) + b"b" * sum(sizes["B"])
-    return body(tags, [*sizes["LM"], *sizes["S"], *sizes["B"]], rest)
-
-
-@given(bodies())
-@settings(max_examples=1000)
-@example(body("N", []))
-@example(body("NN", []))
-@example(body("LN", [0]))
-@example(body("LN", [2]))
-@example(body("LL", [1, 1]))
-@example(body("LLL", [0, 1, 1]))
-@example(body("LNL", [2, 1]))
-@example(body("LM", [1, 1]))
-@example(body("MN", [1]))
-@example(body("MSN", [1, 0]))
-@example(body("MNN", [1]))
-@example(body("MSSNN", [2, 0, 0]))
-@example(body("L", [(1 << 32) - 1]))
-@example(body("MS", [(1 << 32) - 1, 0]))
-def test_values_are_inside_of_one_other_each_and_of_none_twice(columns: bytes) -> None:
-    """What comes back is a tree: sent again, it takes as many values."""
-    back = decoded(columns)
-    if back is BoundaryViolation:
-        return
-    assert is_plain(back)
-    has_equal_keys = columns[4 : 4 + columns[3]].count(b"M") > 0
-    assert has_equal_keys or body_of(back) == columns
+    back = decoded(bytes([tag]))
+    assert back in (None, True, False) if bytes([tag]) in b"NTF" else back is BoundaryViolation
 
 
 def nested(depth: int) -> list[object]:
@@ -183,36 +136,15 @@ def test_nesting_has_a_limit_in_both_directions() -> None:
     assert wire.decode(body_of(deepest)) == deepest
     with pytest.raises(BoundaryViolation, match="nested deeper"):
         wire.encode([deepest])
-    for depth in (1, 2, 100_000):
-        more = wire.MAX_DEPTH + depth
-        assert decoded(body("L" * more + "N", [1] * more)) is BoundaryViolation
-    as_deep = body("L" * wire.MAX_DEPTH + "N", [1] * wire.MAX_DEPTH)
-    assert is_plain(decoded(as_deep))
+    one_more = b"L\0\0\0\1" + body_of(deepest)
+    assert decoded(one_more) is BoundaryViolation
+    assert decoded(b"L\0\0\0\1" * 100_000) is BoundaryViolation
 
 
-def test_what_a_message_costs_is_in_proportion_to_its_length() -> None:
-    """The longest one, of what takes most: for its square it would take hours."""
-    count = wire.MAX_MESSAGE_BYTES // 6
-    many = [
-        body("L" * count + "N", [1] * count),
-        body("L" + "L" * count, [count] + [0] * count),
-        body("L" + "M" * count, [count] + [0] * count),
-        body("L" + "S" * count, [count] + [0] * count),
-        body("M" + "S" * count + "N" * count, [count] + [0] * count),
-        body("L" * count, [(1 << 32) - 1] * count),
-        body("M" * count, [(1 << 32) - 1] * count),
-    ]
-    begin = time.process_time()
-    for one in many:
-        decoded(one)
-    assert time.process_time() - begin < 20
-
-
-@pytest.mark.parametrize("tag", "LMSB")
+@pytest.mark.parametrize("tag", [b"L", b"M", b"S", b"B"])
 @pytest.mark.parametrize("count", [1, 1 << 16, (1 << 32) - 1])
-def test_a_size_or_count_that_the_message_cannot_hold_is_a_violation(tag: str, count: int) -> None:
-    assert decoded(body(tag, [count])) is BoundaryViolation
-    assert decoded(struct.pack(">I", max(2, count)) + tag.encode() + bytes(4)) is BoundaryViolation
+def test_a_count_that_the_message_cannot_hold_is_a_violation_at_once(tag: bytes, count: int) -> None:
+    assert decoded(tag + struct.pack(">I", count)) is BoundaryViolation
 
 
 @pytest.mark.parametrize(
@@ -226,7 +158,7 @@ def test_what_has_no_tag_does_not_cross(value: object) -> None:
 
 
 def test_a_message_has_a_greatest_length() -> None:
-    room = wire.MAX_MESSAGE_BYTES - 9
+    room = wire.MAX_MESSAGE_BYTES - 5
     assert len(wire.encode(b"x" * room)) == wire.MAX_MESSAGE_BYTES + 4
     with pytest.raises(BoundaryViolation, match="bytes are more than"):
         wire.encode(b"x" * (room + 1))

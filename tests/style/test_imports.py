@@ -24,7 +24,7 @@ ALLOWED_IN_BOUNDARY = {
     "errno",
     "fcntl",
     "gc",
-    "itertools",  # what a message is made of, without a step of the interpreter for each value
+    "itertools",  # which fields of a record are to be looked at, without a step of the interpreter for each
     "operator",
     "os",
     "pwd",  # the service user
