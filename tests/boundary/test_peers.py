@@ -237,6 +237,23 @@ def test_a_worker_that_has_broken_the_protocol_once_is_not_asked_again(
         worker.call(question, b"")
 
 
+@pytest.mark.parametrize("message", [error_message(), [0, "no attestation"]], ids=["an error", "nonsense"])
+def test_what_is_heard_before_a_call_is_raised_in_the_call(
+    fork: Callable[[Behaviour], tuple[int, wire.Channel]], message: list[object]
+) -> None:
+    def behave(channel: wire.Channel) -> None:
+        channel.send(message)
+        channel.receive()
+
+    pid, channel = fork(behave)
+    worker = Worker(pid, channel, expectation(os.getpid()))
+    worker.hear()
+    with pytest.raises((KernelRefused, BoundaryViolation)):
+        worker.attest()
+    with pytest.raises(BoundaryViolation, match="the session is over"):
+        worker.call(question, b"")
+
+
 # --- The other direction -----------------------------------------------------------------------------------------
 
 SET_UP = TABLE.index(set_up)
