@@ -159,7 +159,7 @@ class AuditLog:
         self._is_journald = kind == JOURNALD
         self._names = {"plugin": plugin, "container": container_id, "ifname": ifname}
         self._names = {name: value[:_NAME_CHARACTERS] for name, value in self._names.items()}
-        self._opening = encode(self._names)[1:-1]
+        self._opening = encode(self._names)[1:-1] if fd >= 0 else ""
         self._lines = 0
         self._bytes = 0
         self._why_dropped = ""

@@ -170,7 +170,7 @@ class GateSocket:
         self._protocol = protocol
         self._port = 0
         self._is_open = True
-        self._received: list[bytes] = []
+        self._received: list[object] = []  # `recvmsg` looks at what they are
 
     def sendto(self, data: bytes, _address: tuple[int, int]) -> int:
         """Send a datagram to the kernel; the gate judges it, and opens the socket first."""
@@ -178,7 +178,9 @@ class GateSocket:
         if not self._port:
             self._gate.later([OPEN, self._protocol], self._set_port)
         answers = self._gate.ask(SEND, self._protocol, data)
-        self._received += check(answers, list[bytes], "answers of gate")
+        if not isinstance(answers, list):
+            raise BoundaryViolation("send through gate: the answers have no known shape")
+        self._received += answers
         return len(data)
 
     def _set_port(self, outcome: Outcome) -> None:

@@ -104,10 +104,11 @@ class _Gate:
         for step in request if isinstance(request, list) else [None]:
             match step:
                 case [list(tolerated), list(wanted)]:
-                    outcomes.append(self._outcome(wanted))
+                    outcome = self._outcome(wanted)
                 case _:
                     raise BoundaryViolation("ask gate: the request has no known shape")
-            if outcomes[-1][0] and outcomes[-1][0] not in tolerated:
+            outcomes.append(outcome)
+            if outcome[0] and outcome[0] not in tolerated:
                 break
         return outcomes
 
@@ -125,19 +126,19 @@ class _Gate:
             BoundaryViolation: it has no known shape.
         """
         self.learn()
-        match request:
-            case [int(op), int(protocol)] if op == OPEN:
-                return self._open(protocol)
+        match request:  # those that are asked for most stand first
             case [int(op), int(protocol), bytes(data)] if op == SEND:
                 return self._send(protocol, data)
-            case [int(op), int(protocol)] if op == RECEIVE:
-                return self._receive(protocol)
-            case [int(op), str(path)] if op == READ_SYSCTL:
-                self._require_sysctl(path, is_write=False)
-                return read_raw(path)
             case [int(op), str(path), bytes(data)] if op in (WRITE_SYSCTL, CHANGE_SYSCTL):
                 self._require_sysctl(path, is_write=True)
                 return write_raw(path, data) if op == WRITE_SYSCTL else change_raw(path, data)
+            case [int(op), int(protocol)] if op == OPEN:
+                return self._open(protocol)
+            case [int(op), int(protocol)] if op == RECEIVE:
+                return _receive(self._endpoint(protocol))
+            case [int(op), str(path)] if op == READ_SYSCTL:
+                self._require_sysctl(path, is_write=False)
+                return read_raw(path)
             case [int(op), str(text)] if op == NFTABLES and self._may_use_nftables:
                 return self._run_nftables(text)
         raise BoundaryViolation("ask gate: the request has no known shape")
@@ -168,12 +169,18 @@ class _Gate:
         verdict = self._judge.judge(self._netns, protocol, data)
         for record in verdict.records:
             self._log.write(record)
-        deliver(self._endpoint(protocol).fileno(), verdict, 1 << CAP_NET_ADMIN)
+        endpoint = self._endpoint(protocol)
+        deliver(endpoint.fileno(), verdict, 1 << CAP_NET_ADMIN)
         self._unlearned = verdict
         answers: list[bytes] = []
-        with suppress(BlockingIOError):
-            while sum(map(len, answers)) < _RECEIVE_BYTES:
-                answers.append(self._receive(protocol, _socket.MSG_DONTWAIT))
+        room = _RECEIVE_BYTES
+        while room > 0:
+            try:
+                answer = _receive(endpoint, _socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                break
+            answers.append(answer)
+            room -= len(answer)
         return answers
 
     def learn(self) -> None:
@@ -185,14 +192,6 @@ class _Gate:
         if self._unlearned is not None:
             self._judge.after_send(self._unlearned)
             self._unlearned = None
-
-    def _receive(self, protocol: int, flags: int = 0) -> bytes:
-        while True:
-            data, _, received, sender = self._endpoint(protocol).recvmsg(_RECEIVE_BYTES, 0, flags)
-            if received & _socket.MSG_TRUNC:
-                raise OSError(errno.EMSGSIZE, "the kernel's answer is too long")
-            if sender[0] == 0:  # TRUST: any process of the netns may send to our port; the kernel's port is 0
-                return data
 
     def _require_sysctl(self, path: str, *, is_write: bool) -> None:
         record = self._judge.judge_sysctl(self._netns, f"net/{path}", is_write)
@@ -210,6 +209,15 @@ class _Gate:
         import json  # noqa: PLC0415 - see cnisandbox/late.py
 
         return run_text(json.dumps(json.loads(text)))
+
+
+def _receive(endpoint: _socket.socket, flags: int = 0) -> bytes:
+    while True:
+        data, _, received, sender = endpoint.recvmsg(_RECEIVE_BYTES, 0, flags)
+        if received & _socket.MSG_TRUNC:
+            raise OSError(errno.EMSGSIZE, "the kernel's answer is too long")
+        if sender[0] == 0:  # TRUST: any process of the netns may send to our port; the kernel's port is 0
+            return data
 
 
 def serve(

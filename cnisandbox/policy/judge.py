@@ -29,7 +29,7 @@ from cnisandbox.netlink.datagram import (
 from cnisandbox.netlink.message import NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REQUEST, Message
 from cnisandbox.policy import nftables
 from cnisandbox.policy.links import LinkFacts, Links, Session, Snapshot, World
-from cnisandbox.policy.patterns import is_path_in, matches, paths_of
+from cnisandbox.policy.patterns import matches, paths_of, surplus_of
 from cnisandbox.policy.permit import Permit, SysctlPermit
 from cnisandbox.policy.refusal import look_for, stand_in
 from cnisandbox.policy.words import described
@@ -45,6 +45,7 @@ _TRAFFIC_KINDS = frozenset(
     ("tbf", "ingress", "clsact", "htb", "fq_codel", "u32", "matchall", "basic", "mirred", "gact")
 )
 _SYSCTL_ROOT = "net"
+_NO_COMPONENTS = frozenset(("", ".", ".."))
 _MAX_IFINDEX = (1 << 31) - 1
 # KERNEL: a deletion that names no connection deletes them all (net/netfilter/nf_conntrack_netlink.c).
 _NAMING_A_CONNECTION = {"IPCTNL_MSG_CT_DELETE": ("tuple_orig", "tuple_reply")}
@@ -167,7 +168,7 @@ class Judge:
         what = {"type": "sysctl", "key": key[:256], "access": "write" if is_write else "read"}
         self._snapshot.renew()
         components = key.split("/")
-        if components[0] != _SYSCTL_ROOT or any(part in ("", ".", "..") for part in components):
+        if components[0] != _SYSCTL_ROOT or not _NO_COMPONENTS.isdisjoint(components):
             return Record(netns, what, "", "not a setting of the network")
         for permit in self._sysctls:
             if netns in permit.netns and (not is_write or permit.access == "write"):
@@ -177,10 +178,13 @@ class Judge:
         return Record(netns, what, "", "no permit for it")
 
     def _is_key_covered(self, netns: str, components: list[str], patterns: list[str]) -> bool:
-        return all(
-            part in self._links.names_of(netns, pattern[1:-1]) if pattern.startswith("{") else matches(part, pattern)
-            for part, pattern in zip(components, patterns, strict=True)
-        )
+        for part, pattern in zip(components, patterns, strict=True):
+            if pattern.startswith("{"):
+                if part not in self._links.names_of(netns, pattern[1:-1]):
+                    return False
+            elif part != pattern and not matches(part, pattern):
+                return False
+        return True
 
     # One message.
 
@@ -195,14 +199,14 @@ class Judge:
         Returns:
             Its name and "", or "" and why there is none.
         """
-        paths = list(paths_of(message.attributes))
+        paths = paths_of(message.attributes)
         forbidden = _forbidden(protocol, name, message, paths)
         if forbidden:
             return "", forbidden
         first_surplus = last_complaint = ""
         for permit in self._permits:
             if name in permit.messages and netns in permit.netns:
-                surplus = next((path for path in paths if not is_path_in(path, permit.attributes)), "")
+                surplus = surplus_of(paths, permit.attributes)
                 if not surplus:
                     complaint = self._complaint(netns, protocol, name, message, permit)
                     if not complaint:
