@@ -56,6 +56,8 @@ int native_netlink_protocol(int fd);
 int native_netns_of_socket(int fd, uint64_t *inode);
 long native_netlink_send(int fd, const char *data, size_t size);
 int native_netlink_bind(int fd, unsigned int port);
+int native_find_attributes(const char *data, size_t start, size_t end, const uint16_t *types, size_t count,
+			   uint32_t *places);
 int native_set_effective(uint64_t mask);
 int native_keep_over_exec(int capability);
 int native_fork_as(int wanted_pid);

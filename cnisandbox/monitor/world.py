@@ -8,12 +8,14 @@ import errno
 import struct
 from collections.abc import Callable
 
+from cnisandbox.boundary.syscalls import ffi, lib
 from cnisandbox.errors import KernelRefused
-from cnisandbox.netlink.codec import Attributes, CodecError, Text, pack_attribute
+from cnisandbox.hints import Any
+from cnisandbox.netlink.codec import S32, TEXT, U32, Attributes, CodecError, Text, pack_attribute
 from cnisandbox.netlink.datagram import NETLINK_NETFILTER, NETLINK_ROUTE, encode_datagram
 from cnisandbox.netlink.message import NLM_F_DUMP, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR, Message, decode_messages
-from cnisandbox.netlink.tables.link import RTEXT_FILTER_SKIP_STATS, RTM_GETLINK
-from cnisandbox.netlink.tables.monitored import NETFILTER_TABLES, ROUTE_ANSWERS
+from cnisandbox.netlink.tables.link import RTEXT_FILTER_SKIP_STATS, RTM_GETLINK, RTM_NEWLINK
+from cnisandbox.netlink.tables.monitored import NETFILTER_TABLES, ROUTE_TABLES
 from cnisandbox.netlink.tables.route import RTM_GETROUTE
 from cnisandbox.policy.judge import LinkFacts
 
@@ -24,6 +26,10 @@ _LINK_REQUEST = struct.Struct("=IHHIIBxHiIIHHI")  # nlmsghdr, ifinfomsg, IFLA_EX
 _EXT_MASK_SIZE = 8
 _IFLA_IFNAME, _IFLA_EXT_MASK, _IFLA_ALT_IFNAME = 3, 29, 53
 _IFNAMSIZ = 16
+_NLMSGHDR = struct.Struct("=IHHII")
+_IFINDEX, _IFINDEX_AT = struct.Struct("=i"), 20
+# IFLA_IFNAME, IFLA_LINKINFO, IFLA_IFALIAS, IFLA_LINK_NETNSID, IFLA_LINK; IFLA_INFO_KIND
+_OF_LINK, _OF_LINKINFO = ffi.new("uint16_t[]", [3, 18, 20, 37, 5]), ffi.new("uint16_t[]", [1])
 _ALT_IFNAME = Text(127)
 _ROUTE_HEADER = dict.fromkeys(("family", "dst_len", "src_len", "tos", "table", "protocol", "scope", "type", "flags"), 0)
 _MAIN_TABLE = 254
@@ -72,12 +78,17 @@ class Asker:
         self._socket.sendto(encode_datagram(self._protocol, [request]), (0, 0))
         return self._collect(is_dump=message.flags & NLM_F_DUMP == NLM_F_DUMP)
 
-    def look(self, ifindex: int, ifname: str) -> Message | None:
+    def look(self, ifindex: int, ifname: str) -> LinkFacts | None:
         """Look at a link, by index if that is not 0, else by name, which may be an alternative one."""
         self._sequence += 1
         self._socket.sendto(link_request(self._sequence, ifindex, ifname), (0, 0))
-        found = self._collect(is_dump=False)
-        return found[0] if found else None
+        while True:
+            data, sender = self._socket.recvfrom(_RECEIVE_BYTES)
+            if sender[0] != 0:  # TRUST: any process of the netns may send to our port; the kernel's port is 0
+                continue
+            length, type_, _, sequence, _ = _NLMSGHDR.unpack_from(data)
+            if sequence == self._sequence:  # else of a request whose answer came too late
+                return _facts(data, length) if type_ == RTM_NEWLINK else None
 
     def _collect(self, *, is_dump: bool) -> list[Message]:
         found: list[Message] = []
@@ -95,7 +106,7 @@ class Asker:
         data, _, _, sender = self._socket.recvmsg(_RECEIVE_BYTES)
         if sender[0] != 0:  # TRUST: any process of the netns may send to our port; the kernel's port is 0
             return []
-        tables = ROUTE_ANSWERS if self._protocol == NETLINK_ROUTE else NETFILTER_TABLES
+        tables = ROUTE_TABLES if self._protocol == NETLINK_ROUTE else NETFILTER_TABLES
         try:
             return decode_messages(data, tables)
         except CodecError as error:
@@ -135,8 +146,7 @@ class KernelWorld:
         """Look at a link, by index if that is not 0, else by name."""
         if netns not in self._descriptors:
             return None
-        found = self._asker(netns, NETLINK_ROUTE).look(ifindex, ifname)
-        return None if found is None else _facts(found)
+        return self._asker(netns, NETLINK_ROUTE).look(ifindex, ifname)
 
     def peer(self) -> LinkFacts | None:
         """Find the host's end of the attachment's veth: what its IFLA_LINK names in another netns, whose peer it is."""
@@ -179,13 +189,53 @@ class KernelWorld:
         return found[0].attributes if found else None
 
 
-def _facts(message: Message) -> LinkFacts:
-    attributes = message.attributes
-    return LinkFacts(
-        ifindex=message.header["ifindex"],
-        ifname=attributes.get("ifname", ""),
-        kind=attributes.get("linkinfo", {}).get("kind", ""),
-        peer=attributes.get("link", 0),
-        link_netnsid=attributes.get("link_netnsid"),
-        alias=attributes.get("ifalias", ""),
-    )
+def _facts(answer: bytes, length: int) -> LinkFacts:
+    """Read what a judge looks at of a link.
+
+    Args:
+        answer: The kernel's, one message of type RTM_NEWLINK.
+        length: What it says that its length is.
+
+    Raises:
+        KernelRefused: it is malformed.
+    """
+    try:
+        if length != len(answer):
+            raise CodecError(f"a message of {length} bytes in {len(answer)}")
+        name, name_end, info, info_end, alias, alias_end, netnsid, netnsid_end, link, link_end = _find(
+            answer, _LINK_REQUEST.size - _EXT_MASK_SIZE, _OF_LINK
+        )
+        details = answer[info:info_end]
+        kind, kind_end = _find(details, 0, _OF_LINKINFO)
+        return LinkFacts(
+            _IFINDEX.unpack_from(answer, _IFINDEX_AT)[0],
+            TEXT.unpack(answer[name:name_end]),
+            TEXT.unpack(details[kind:kind_end]),
+            U32.unpack(answer[link:link_end]) if link else 0,
+            S32.unpack(answer[netnsid:netnsid_end]) if netnsid else None,
+            TEXT.unpack(answer[alias:alias_end]),
+        )
+    except CodecError as error:
+        raise KernelRefused("look at", "links", errno.EBADMSG, str(error)) from None
+
+
+def _find(data: bytes, start: int, types: Any) -> list[int]:
+    """Find attributes.
+
+    Args:
+        data: They go on to its end.
+        start: Where they begin.
+        types: Numbers of those that are wanted.
+
+    Returns:
+        Begin and end of each one's payload, in the order of `types`; 0 and 0 if it is not there.
+
+    Raises:
+        CodecError: a length is wrong, or one that is wanted occurs twice.
+    """
+    count = len(types)
+    places = ffi.new("uint32_t[]", 2 * count)
+    if lib.native_find_attributes(data, start, len(data), types, count, places) < 0:
+        raise CodecError("attributes that do not fit, or occur twice")
+    found: list[int] = ffi.unpack(places, 2 * count)
+    return found
