@@ -75,7 +75,7 @@ class Listener:
         if not checked(lib.native_notify_next(self.fd, self._others, self._prefixes, self._call), "notification"):
             return None
         call = self._call
-        return Question(call.id, call.pid, call.nr, tuple(call.args))
+        return Question(call.id, call.pid, call.nr, tuple(ffi.unpack(call.args, 6)))
 
     def require_valid(self, question: Question) -> None:
         """Insist that the question is still open.
@@ -126,7 +126,8 @@ def read_memory(question: Question, address: int, size: int) -> bytes:
     count = checked(lib.native_read_memory(question.tid, address, buffer, size), "memory")
     if count != size:
         raise OSError(errno.EFAULT, "memory")
-    return bytes(ffi.buffer(buffer, size))
+    data: bytes = ffi.unpack(buffer, size)
+    return data
 
 
 def read_path(question: Question, address: int) -> str:
@@ -137,7 +138,7 @@ def read_path(question: Question, address: int) -> str:
     """
     buffer = ffi.new("char[]", 256)
     length = checked(lib.native_read_string(question.tid, address, buffer, 256), "path")
-    return os.fsdecode(bytes(ffi.buffer(buffer, length)))
+    return os.fsdecode(ffi.unpack(buffer, length))
 
 
 def open_process(tgid: int) -> int:

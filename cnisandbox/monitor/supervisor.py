@@ -193,7 +193,7 @@ class Supervisor:
     # Making things.
 
     def _make_socket(self, question: Question) -> None:
-        domain, kind, protocol = (question.integer(index) for index in range(3))
+        domain, kind, protocol = question.integer(0), question.integer(1), question.integer(2)
         netns = self._threads.netns_of(question.tid)
         if domain == _AF_NETLINK:
             if not self._situation.is_mediated and netns == HOST:

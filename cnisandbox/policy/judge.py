@@ -113,6 +113,8 @@ class Judge:
         self._world = world
         self._snapshot = Snapshot(world)
         self._links = Links(session, self._snapshot)
+        # The permits for a netns and a type of message, when there was one.
+        self._fitting: dict[tuple[str, str], list[Permit]] = {}
         self._births: list[_Birth] = []
         # The link that a message names, which the sender may know of and which is not there: number and name.
         self._gone: tuple[int, str] | None = None
@@ -204,18 +206,23 @@ class Judge:
         if forbidden:
             return "", forbidden
         first_surplus = last_complaint = ""
-        for permit in self._permits:
-            if name in permit.messages and netns in permit.netns:
-                surplus = surplus_of(paths, permit.attributes)
-                if not surplus:
-                    complaint = self._complaint(netns, protocol, name, message, permit)
-                    if not complaint:
-                        return permit.name, ""
-                    last_complaint = f"{permit.name} does not cover {complaint}"
-                elif not first_surplus:
-                    first_surplus = f"{permit.name} does not cover attribute {surplus}"
+        for permit in self._permits_for(netns, name):
+            surplus = surplus_of(paths, permit.attributes)
+            if not surplus:
+                complaint = self._complaint(netns, protocol, name, message, permit)
+                if not complaint:
+                    return permit.name, ""
+                last_complaint = f"{permit.name} does not cover {complaint}"
+            elif not first_surplus:
+                first_surplus = f"{permit.name} does not cover attribute {surplus}"
         # That of the permit that came closest: one that covers all attributes, where there is such a one.
         return "", last_complaint or first_surplus or f"no permit for {name} in the {netns}'s netns"
+
+    def _permits_for(self, netns: str, name: str) -> list[Permit]:
+        key = (netns, name)
+        if key not in self._fitting:
+            self._fitting[key] = [item for item in self._permits if name in item.messages and netns in item.netns]
+        return self._fitting[key]
 
     def _complaint(self, netns: str, protocol: int, name: str, message: Message, permit: Permit) -> str:
         if protocol == NETLINK_NETFILTER:
