@@ -18,6 +18,7 @@ from cnisandbox.netlink.tables.link import RTEXT_FILTER_SKIP_STATS, RTM_GETLINK,
 from cnisandbox.netlink.tables.monitored import NETFILTER_TABLES, ROUTE_TABLES
 from cnisandbox.netlink.tables.route import RTM_GETROUTE
 from cnisandbox.policy.judge import LinkFacts
+from cnisandbox.policy.links import Look
 
 # LIMIT: a dump's datagram is at most 32 KiB; for 128 KiB the C library would map memory anew at each call.
 _RECEIVE_BYTES = 1 << 16
@@ -148,12 +149,12 @@ class KernelWorld:
             return None
         return self._asker(netns, NETLINK_ROUTE).look(ifindex, ifname)
 
-    def peer(self) -> LinkFacts | None:
+    def peer(self, look: Look) -> LinkFacts | None:
         """Find the host's end of the attachment's veth: what its IFLA_LINK names in another netns, whose peer it is."""
-        inside = self.link("container", 0, self._attachment)
+        inside = look("container", 0, self._attachment)
         if inside is None or inside.kind != "veth" or not inside.peer or inside.link_netnsid is None:
             return None
-        outside = self.link("host", inside.peer, "")
+        outside = look("host", inside.peer, "")
         is_pair = outside is not None and outside.kind == "veth" and outside.peer == inside.ifindex
         return outside if is_pair and outside is not None and outside.link_netnsid is not None else None
 

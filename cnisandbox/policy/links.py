@@ -3,7 +3,7 @@
 Privilege: none; what the kernel knows is asked through `World`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from cnisandbox.hints import NamedTuple, Protocol
 from cnisandbox.netlink.codec import Attributes
@@ -28,14 +28,18 @@ class LinkFacts(NamedTuple):
     alias: str = ""
 
 
+Look = Callable[[str, int, str], LinkFacts | None]
+"""Looks at a link of a netns, by index if that is not 0, else by name."""
+
+
 class World(Protocol):
     """What the judge asks about the kernel's state."""
 
     def link(self, netns: str, ifindex: int, ifname: str) -> LinkFacts | None:
         """Look at a link, by index if that is not 0, else by name."""
 
-    def peer(self) -> LinkFacts | None:
-        """Find the host's end of the attachment's veth."""
+    def peer(self, look: Look, /) -> LinkFacts | None:
+        """Find the host's end of the attachment's veth by looking at links."""
 
     def default_route_links(self, netns: str) -> tuple[int, ...]:
         """List the links of the default routes."""
@@ -102,7 +106,7 @@ class Snapshot:
     def peer(self) -> LinkFacts | None:
         """Find the host's end of the attachment's veth."""
         if not self._peer:
-            self._peer.append(self._world.peer())
+            self._peer.append(self._world.peer(self.link))
         return self._peer[0]
 
     def default_route_links(self, netns: str) -> tuple[int, ...]:

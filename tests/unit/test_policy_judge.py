@@ -22,6 +22,7 @@ from cnisandbox.netlink.datagram import (
 )
 from cnisandbox.netlink.message import Message
 from cnisandbox.policy.judge import Judge, LinkFacts, Session, Verdict
+from cnisandbox.policy.links import Look
 from cnisandbox.policy.permit import Permit, SysctlPermit
 
 REQUEST, ACK, DUMP, CREATE, EXCL = 0x1, 0x4, 0x300, 0x400, 0x200
@@ -52,7 +53,7 @@ class Kernel:
             (facts for (place, _), facts in self.links.items() if (place, facts.ifname) == (netns, ifname)), None
         )
 
-    def peer(self) -> LinkFacts | None:
+    def peer(self, _look: Look) -> LinkFacts | None:
         return self.links.get(("host", 4))
 
     def default_route_links(self, netns: str) -> tuple[int, ...]:
@@ -271,7 +272,7 @@ def test_what_has_become_of_the_peer_and_of_the_default_route_is_seen() -> None:
     class Moving(Kernel):
         at = 4
 
-        def peer(self) -> LinkFacts | None:
+        def peer(self, _look: Look) -> LinkFacts | None:
             return self.links["host", self.at]
 
         def default_route_links(self, netns: str) -> tuple[int, ...]:
@@ -289,6 +290,18 @@ def test_what_has_become_of_the_peer_and_of_the_default_route_is_seen() -> None:
         assert engine.judge_sysctl("host", "net/ipv6/conf/eth9/accept_ra", is_write=True).permit == "s"
         kernel.at = 4
         assert not engine.judge_sysctl("host", "net/ipv6/conf/eth9/accept_ra", is_write=True).permit
+
+
+def test_the_peer_is_found_by_what_was_looked_at_already() -> None:
+    class Paired(Counting):
+        def peer(self, look: Look) -> LinkFacts | None:
+            inside = look("container", 0, "eth0")
+            return look("host", inside.peer, "") if inside else None
+
+    kernel = Paired()
+    engine = judge(permit(messages=("RTM_SETLINK",), links=("peer",)), kernel=kernel)
+    assert sent(engine, link(SETLINK, 4)).is_permitted
+    assert kernel.looks == [("host", 4), ("container", "eth0")]
 
 
 def test_nothing_is_asked_about_a_link_that_may_be_looked_at_whichever_it_is() -> None:
