@@ -1,5 +1,6 @@
 /* Seccomp user notification: what the monitor needs to answer the system calls of a foreign program. Each function wraps
- * one call, or one loop that only tells apart what needs no answer, or finds what is asked for; what is allowed is decided in cnisandbox/monitor. */
+ * one call, or one loop that tells apart what needs no answer or finds what stands in one; what is allowed is decided in
+ * cnisandbox/monitor. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <linux/capability.h>
