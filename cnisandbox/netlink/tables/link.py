@@ -221,10 +221,3 @@ SEEN_AS_PORT = _part(
 
 # What is looked at again and again, until it is "up"; it stands in front.
 SEEN_STATE = _part(LINK, "operstate")
-
-# What a judge looks at: which link it is, and of which kind; nothing of what is set on it, or on it as a bridge's port.
-IDENTITY = _part(
-    LINK,
-    *("ifname", "link", "ifalias", "link_netnsid"),
-    linkinfo=(18, Nested(_part(_LINKINFO, "kind"))),
-)

@@ -68,9 +68,6 @@ ROUTE_TABLES: dict[int, Table] = {
     vlan.RTM_GETVLAN: vlan.DUMP_REQUEST,
 }
 
-# The kernel's answers to our own questions, as far as they are read.
-ROUTE_ANSWERS: dict[int, Table] = {**ROUTE_TABLES, link.RTM_NEWLINK: link.IDENTITY}
-
 NETFILTER_TABLES: dict[int, Table] = {
     netfilter.NFNL_MSG_BATCH_BEGIN: netfilter.BATCH,
     netfilter.NFNL_MSG_BATCH_END: netfilter.BATCH,
