@@ -2,8 +2,9 @@
 
     waiting    the service user, bounding set empty, no privilege to be gained, in its view, under its limits and in its
                Landlock domain; CAP_NET_ADMIN, and CAP_SYS_ADMIN where there is a netns to enter
+               it has attested that
     told       one message, and descriptors: it enters the netns, then goes through every stage of the drop again, which
-               takes the rest, loads the filter, and attests
+               takes the rest, loads the filter, and attests what is different now
 
 Nothing of a call is known when they are forked, and each serves one and ends: nothing of one call can reach another.
 
@@ -19,7 +20,7 @@ import struct
 from collections.abc import Callable
 
 from cnisandbox.boundary import namespaces, service
-from cnisandbox.boundary.attestation import Expectation
+from cnisandbox.boundary.attestation import Attestation, Expectation
 from cnisandbox.boundary.confinement import (
     Confinement,
     Ground,
@@ -31,6 +32,7 @@ from cnisandbox.boundary.confinement import (
 )
 from cnisandbox.boundary.credentials import CAP_SYS_ADMIN
 from cnisandbox.boundary.sandbox import (
+    CALL_TIMEOUT_S,
     CHANNEL_FDS,
     GIVEN_FD,
     LOG_FD,
@@ -120,6 +122,15 @@ class Waiting:
         self._socket = socket
         self._wanted = wanted
         self._expected = expected
+        self._before: Attestation | None = None
+
+    def hear(self) -> None:
+        """Wait until it waits.
+
+        Raises:
+            IsolationError: it could not be confined so far.
+        """
+        self._before = service.receive_attestation(self._channel, self._wanted.role, CALL_TIMEOUT_S)
 
     def begin(self, assignment: Assignment, gifts: Gifts, netns_inode: int | None = None) -> Worker:
         """Tell it what it is for; it then confines itself to the end, while we go on.
@@ -145,7 +156,7 @@ class Waiting:
         if given:
             limits = expected_limits(_refined(self._wanted, gifts))
             expected = expected._replace(descriptors=(*CHANNEL_FDS, *given), limits=limits)
-        return Worker(self.pid, self._channel, expected)
+        return Worker(self.pid, self._channel, expected, self._before)
 
 
 def unborn_waiting(
@@ -210,9 +221,12 @@ def _wait(
         socket = _socket.socket(fileno=lifted)
         return own
 
-    def become(_own: Channel) -> Becoming:
+    def become(own: Channel) -> Becoming:
         ground = descend(waiting, prepare(waiting), (CAP_SYS_ADMIN,) if enters_netns else ())
-        return _become(wanted, socket, gate_of, ground)
+        with stage("attest", wanted.role):
+            before = ground.witness.look(wanted.role, wanted.level, ground.landlock_abi or 0)
+        service.send_attestation(own, before)
+        return _become(wanted, socket, gate_of, ground)._replace(before=before)
 
     live(wanted.role, "[waiting]", channel, arrange, become)
 

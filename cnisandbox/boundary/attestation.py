@@ -1,7 +1,8 @@
 """The evidence: what the kernel says about a process after the drop, and the comparison with what its level asks for.
 
 The process reads its own state back at the end of the drop, before any code of a plugin runs in it, and sends it as its
-first message; the engine compares. The same record is what `CNISANDBOX_ATTEST` keeps.
+first message; the engine compares. One that was forked ahead of its call has sent how it waits; at the end it reads
+everything again, and sends what differs. The whole record is what `CNISANDBOX_ATTEST` keeps.
 
 Source: proc_pid_status(5), PR_GET_SECUREBITS(2const).
 """
@@ -146,10 +147,18 @@ class Witness:
     def _status(self) -> bytes:
         return os.pread(self.status_fd, _STATUS_BYTES, 0)
 
+    def look(self, role: str, level: Level, landlock_abi: int) -> Attestation:
+        """Read what a process is that will change, and make the record."""
+        self._namespaces = namespaces.inodes(self.process_fd)
+        return self._record(self._status(), role, level, landlock_abi)
+
     def testify(self, role: str, level: Level, landlock_abi: int) -> Attestation:
         """Read the rest and make the record."""
         status = self._status()
         os.close(self.status_fd)
+        return self._record(status, role, level, landlock_abi)
+
+    def _record(self, status: bytes, role: str, level: Level, landlock_abi: int) -> Attestation:
         now = limits.current_limits()
         return Attestation(
             role=role,

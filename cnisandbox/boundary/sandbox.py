@@ -91,16 +91,23 @@ class Through(Protocol):
 class Worker:
     """A confined process at the other end of a channel.
 
+    Args:
+        pid: Its process id.
+        channel: Our end.
+        expected: What its attestation must say.
+        before: What it has attested while it waited; None when it did not wait.
+
     Attributes:
         pid: Its process id; 0 once it has been closed.
         missing: Facilities that it goes without because the kernel lacks them; known after `attest`.
     """
 
-    def __init__(self, pid: int, channel: Channel, expected: Expectation) -> None:
+    def __init__(self, pid: int, channel: Channel, expected: Expectation, before: Attestation | None = None) -> None:
         self.pid = pid
         self._channel = channel
         self._expected = expected
-        self._heard: Attestation | CniError | None = None
+        self._before = before
+        self._heard: Attestation | None = None
         self._attestation: Attestation | None = None
         self.missing: tuple[str, ...] = ()
         self._is_over = False
@@ -121,21 +128,22 @@ class Worker:
             self._require_session()
             self._is_over = True  # unless what it says is what the level asks for
             said = self._heard or self._hear()
-            if isinstance(said, CniError):
-                raise said
             self.missing = verify(said, self._expected, allows_degraded=allows_degraded)
             self._attestation, self._is_over = said, False
         return self._attestation
 
     def hear(self) -> None:
-        """Wait for what the worker attests, ahead of a call; it is compared, or raised, by `attest`."""
+        """Wait for what the worker attests, ahead of a call; it is compared by `attest`.
+
+        Raises:
+            IsolationError: it could not be confined.
+        """
         self._heard = self._hear()
 
-    def _hear(self) -> Attestation | CniError:
-        try:
-            return service.receive_attestation(self._channel, self._expected.role, CALL_TIMEOUT_S)
-        except CniError as error:
-            return error
+    def _hear(self) -> Attestation:
+        if self._before is not None:
+            return service.receive_changes(self._channel, self._before, CALL_TIMEOUT_S)
+        return service.receive_attestation(self._channel, self._expected.role, CALL_TIMEOUT_S)
 
     def _require_session(self) -> None:
         if self._is_over:
@@ -480,11 +488,13 @@ class Becoming(NamedTuple):
         attestation: What the kernel says about it.
         become_gate: What it does when it is told to be a gate.
         is_gate_only: Whether it does nothing else.
+        before: What it has attested already, while it waited.
     """
 
     attestation: Attestation
     become_gate: service.BecomeGate | None
     is_gate_only: bool
+    before: Attestation | None = None
 
 
 def live(
@@ -508,12 +518,15 @@ def live(
                 # From here on, at every level; the change of uid clears it, and the stage "lifetime" sets it again.
                 prctl.set_pdeathsig(signal.SIGKILL)
                 channel = arrange()
-            attestation, become_gate, is_gate_only = become(channel)
+            attestation, become_gate, is_gate_only, before = become(channel)
         except CniError as error:
             _report(channel, error)
         except Exception as error:  # noqa: BLE001 - a defect of ours: said once, then the process ends
             _report(channel, PrivilegeNotDropped(f"confine {role}: {type(error).__name__}: {error}"))
-        service.send_attestation(channel, attestation)
+        if before is None:
+            service.send_attestation(channel, attestation)
+        else:
+            service.send_changes(channel, before, attestation)
         is_delegate = role == DELEGATE_ROLE
         service.serve(channel, is_delegate=is_delegate, become_gate=become_gate, is_gate_only=is_gate_only)
     finally:

@@ -192,3 +192,38 @@ def receive_attestation(channel: Channel, role: str, timeout_s: float) -> Attest
 def send_attestation(channel: Channel, attestation: Attestation) -> None:
     """Send the first message."""
     channel.send([_OK, attestation])
+
+
+def receive_changes(channel: Channel, before: Attestation, timeout_s: float) -> Attestation:
+    """Receive the second message of a worker that was forked ahead: what of its attestation differs from the first.
+
+    Returns:
+        The whole attestation.
+
+    Raises:
+        IsolationError: the worker could not be confined; it says at which stage.
+    """
+    # TRUST: whoever would say that nothing has changed could say as well that all of it is as it should be.
+    match channel.receive(timeout_s):
+        case [int(kind), dict(changes)] if kind == _OK and changes.keys() <= Attestation.__annotations__.keys():
+            return before._replace(**{name: _changed(before, name, value) for name, value in changes.items()})
+        case [int(kind), *rest] if kind == _ERROR:
+            raise rebuild_error(rest)
+    raise BoundaryViolation(f"attest {before.role}: the message has no known shape")
+
+
+def _changed(before: Attestation, name: str, value: object) -> Any:
+    now = check(value, Attestation.__annotations__[name], f"attestation of {before.role}")
+    return {**getattr(before, name), **now} if isinstance(now, dict) else now
+
+
+def send_changes(channel: Channel, before: Attestation, attestation: Attestation) -> None:
+    """Send the second message; of a dictionary, the keys whose values differ."""
+    pairs = zip(Attestation._fields, before, attestation, strict=True)
+    channel.send([_OK, {name: _difference(then, now) for name, then, now in pairs if now != then}])
+
+
+def _difference(then: object, now: object) -> object:
+    if isinstance(then, dict) and isinstance(now, dict):
+        return {key: value for key, value in now.items() if then.get(key) != value}
+    return now

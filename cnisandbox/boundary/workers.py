@@ -252,8 +252,9 @@ def make_ahead(
     ground = lock(plan.wanted, prepare(plan.wanted, comes_back=True))
     namespaces.enter_mounts(outside_fd)
     os.close(outside_fd)
-    if delegate is not None:
-        delegate.hear()
+    for worker in (host, container, delegate):
+        if worker is not None:
+            worker.hear()
     return Ahead(
         user,
         own_namespaces,

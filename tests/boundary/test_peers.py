@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from cnisandbox import BoundaryViolation, KernelRefused, Level, Sandbox, declared
+from cnisandbox import BoundaryViolation, KernelRefused, Level, PrivilegeNotDropped, Sandbox, declared
 from cnisandbox.boundary import service, wire
 from cnisandbox.boundary.attestation import Attestation, Expectation
 from cnisandbox.boundary.calls import TABLE
@@ -216,6 +216,54 @@ def honest_attestation() -> Attestation:
     return empty._replace(role="host worker", level="root", ppid=os.getpid(), namespaces={"net": 1})
 
 
+@pytest.mark.parametrize("behave", HOSTILE.values(), ids=HOSTILE)
+def test_a_hostile_second_message_of_one_that_waited_is_a_violation_in_time(
+    fork: Callable[[Behaviour], tuple[int, wire.Channel]], behave: Behaviour
+) -> None:
+    _, channel = fork(behave)
+    with pytest.raises(BoundaryViolation):
+        service.receive_changes(channel, honest_attestation(), TIMEOUT_S)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"uids": [0], "replaced": 1}, {"_fields": []}, {"uids": "root"}, {"limits": {"core": []}}, {"": None}]
+)
+def test_a_change_of_what_is_not_attested_is_a_violation(
+    fork: Callable[[Behaviour], tuple[int, wire.Channel]], changes: dict[str, object]
+) -> None:
+    _, channel = fork(answers([0, changes]))
+    with pytest.raises(BoundaryViolation):
+        service.receive_changes(channel, honest_attestation(), TIMEOUT_S)
+
+
+def test_of_one_that_waited_what_has_changed_is_compared_with_the_rest(
+    fork: Callable[[Behaviour], tuple[int, wire.Channel]],
+) -> None:
+    before = honest_attestation()._replace(seccomp=0, permitted=1 << 21, limits={"core": 0, "fsize": 7})
+    after = before._replace(seccomp=2, permitted=0, limits={"core": 0, "fsize": 0})
+
+    def behave(channel: wire.Channel) -> None:
+        service.send_changes(channel, before, after)
+        channel.receive()
+
+    pid, channel = fork(behave)
+    assert Worker(pid, channel, expectation(os.getpid()), before).attest() == after
+
+
+def test_one_that_waited_and_says_that_nothing_has_changed_is_not_believed(
+    fork: Callable[[Behaviour], tuple[int, wire.Channel]],
+) -> None:
+    before = honest_attestation()._replace(ppid=1)
+
+    def behave(channel: wire.Channel) -> None:
+        service.send_changes(channel, before, before)
+        channel.receive()
+
+    pid, channel = fork(behave)
+    with pytest.raises(PrivilegeNotDropped, match="parent is 1"):
+        Worker(pid, channel, expectation(os.getpid()), before).attest()
+
+
 def test_a_worker_that_has_broken_the_protocol_once_is_not_asked_again(
     fork: Callable[[Behaviour], tuple[int, wire.Channel]],
 ) -> None:
@@ -238,7 +286,7 @@ def test_a_worker_that_has_broken_the_protocol_once_is_not_asked_again(
 
 
 @pytest.mark.parametrize("message", [error_message(), [0, "no attestation"]], ids=["an error", "nonsense"])
-def test_what_is_heard_before_a_call_is_raised_in_the_call(
+def test_what_is_heard_before_a_call_and_is_no_attestation_is_raised(
     fork: Callable[[Behaviour], tuple[int, wire.Channel]], message: list[object]
 ) -> None:
     def behave(channel: wire.Channel) -> None:
@@ -247,11 +295,8 @@ def test_what_is_heard_before_a_call_is_raised_in_the_call(
 
     pid, channel = fork(behave)
     worker = Worker(pid, channel, expectation(os.getpid()))
-    worker.hear()
     with pytest.raises((KernelRefused, BoundaryViolation)):
-        worker.attest()
-    with pytest.raises(BoundaryViolation, match="the session is over"):
-        worker.call(question, b"")
+        worker.hear()
 
 
 # --- The other direction -----------------------------------------------------------------------------------------

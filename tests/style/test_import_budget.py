@@ -23,7 +23,7 @@ ENTRIES = {
     "doctor-help": "import cnisandbox.cli.main as main, sys; main.main(['doctor', '--help'])",
 }
 # LIMIT: thousands of bytes of byte code, a fiftieth more than it is; the command line loads no more than it needs.
-KILOBYTES = {"bridge": 1040, "host-local": 695, "loopback": 725, "shim": 1405, "help": 2450, "doctor-help": 6475}
+KILOBYTES = {"bridge": 1055, "host-local": 705, "loopback": 740, "shim": 1420, "help": 2460, "doctor-help": 6485}
 _PROGRAM = """
 import atexit, sys
 before = set(sys.modules)
