@@ -16,7 +16,7 @@ import os
 
 from cnisandbox.boundary.calls import declared
 from cnisandbox.errors import KernelRefused, quoted
-from cnisandbox.monitor.client import CHANGE_SYSCTL, READ_SYSCTL, WRITE_SYSCTL, Outcome, current
+from cnisandbox.monitor.client import CHANGE_SYSCTL, READ_SYSCTL, WRITE_SYSCTL, current
 
 ROOT = "/proc/sys/net"
 MAX_COMPONENT = 64  # LIMIT: the longest in Linux 6.18 has 37 characters
@@ -90,7 +90,7 @@ def write_if_present(key: str, value: str) -> None:
     Raises:
         KernelRefused: It is there, and writing it failed.
     """
-    _write(WRITE_SYSCTL, _checked(key, "write sysctl"), value, (errno.ENOENT,))
+    _write(WRITE_SYSCTL, _checked(key, "write sysctl"), value, errno.ENOENT)
 
 
 def _checked(key: str, operation: str) -> str:
@@ -154,25 +154,25 @@ def _read(path: str) -> bytes:
         raise KernelRefused("read sysctl", f"net/{path}", error.errno or 0) from None
 
 
-def _write(operation: int, path: str, value: str, tolerated: tuple[int, ...] = ()) -> None:
+def _write(operation: int, path: str, value: str, tolerated: int = 0) -> None:
     """Write a setting; through a gate, together with what is asked of it next."""
     data = value.encode("utf-8", "replace") + b"\n"
 
-    def settle(outcome: Outcome) -> None:
-        try:
-            written = outcome()
-        except OSError as error:
-            if error.errno in tolerated:
-                return
-            raise KernelRefused("write sysctl", f"net/{path}", error.errno or 0, f"value {quoted(value)}") from None
-        if written != len(data):
+    def settle(number: int, written: object) -> None:
+        if number and number != tolerated:
+            raise KernelRefused("write sysctl", f"net/{path}", number, f"value {quoted(value)}")
+        if not number and written != len(data):
             raise KernelRefused("write sysctl", f"net/{path}", errno.EINVAL, f"value {quoted(value)} is too long")
 
     gate = current()
     if gate is None:
-        settle(lambda: write_raw(path, data) if operation == WRITE_SYSCTL else change_raw(path, data))
+        try:
+            number, written = 0, write_raw(path, data) if operation == WRITE_SYSCTL else change_raw(path, data)
+        except OSError as error:
+            number, written = error.errno or errno.EIO, 0
+        settle(number, written)
     else:
-        gate.later([operation, path, data], settle, tolerated)
+        gate.later(operation, path, data, settle, tolerated)
 
 
 def _open(path: str, flags: int) -> int:

@@ -313,10 +313,10 @@ def _roads_through_gates(session: Session, where: str) -> raw.Roads:
     )
 
 
-def _ask(gate: Gate, *request: object) -> object:
+def _ask(gate: Gate, operation: int, where: object, data: bytes | None = None) -> object:
     """Ask a gate; one that ends instead has refused."""
     try:
-        return gate.ask(*request)
+        return gate.ask(operation, where, data)
     except BoundaryViolation as violation:
         raise OSError(errno.EPROTO, str(violation)) from violation
 
@@ -327,12 +327,12 @@ class _GateSocket:
     def __init__(self, gate: Gate, protocol: int) -> None:
         self._gate = gate
         self._protocol = protocol
-        self._received: list[bytes] = []
+        self._received = b""
         _ask(gate, client.OPEN, protocol)
 
     def send(self, data: bytes) -> int:
         """Send a datagram."""
-        self._received += cast(list[bytes], _ask(self._gate, client.SEND, self._protocol, data))
+        self._received += cast(bytes, _ask(self._gate, client.SEND, self._protocol, data))
         return len(data)
 
     def sendto(self, data: bytes, address: tuple[int, int]) -> int:
@@ -343,9 +343,9 @@ class _GateSocket:
 
     def recv(self, _size: int) -> bytes:
         """Receive a datagram; most have come with the answer to what was sent."""
-        return (
-            self._received.pop(0) if self._received else cast(bytes, _ask(self._gate, client.RECEIVE, self._protocol))
-        )
+        data = self._received or cast(bytes, _ask(self._gate, client.RECEIVE, self._protocol))
+        self._received = b""
+        return data
 
     def setsockopt(self, level: int, option: int, value: object) -> None:
         """A gate has set what is useful, and knows no request for anything else."""

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 
 from cnisandbox.boundary.wire import Channel, check
 from cnisandbox.errors import BoundaryViolation, CniError, KernelRefused
-from cnisandbox.hints import Any, NamedTuple
+from cnisandbox.hints import Any
 from cnisandbox.light import contextmanager, suppress
 
 OPEN, SEND, RECEIVE, READ_SYSCTL, WRITE_SYSCTL, NFTABLES, CHANGE_SYSCTL = range(7)
@@ -28,29 +28,12 @@ _TIMEOUT_S = 60.0
 _current: list["Gate"] = []
 
 
-Outcome = Callable[[], object]
-"""What a step has come to: returns the gate's answer, or raises OSError: the gate refused, or the kernel did."""
-
-Settle = Callable[[Outcome], object]
-"""Makes of an outcome what is made of it; raises, if the step failed and that is not tolerated."""
+Settle = Callable[[int, object], object]
+"""Told a step's errno, or 0, and its answer, or what the errno is about; raises, if that is not tolerated."""
 
 
 class _Posted(Exception):
     """What a function wants an answer to is on its way."""
-
-
-class _Step(NamedTuple):
-    """One thing that a gate is asked for.
-
-    Attributes:
-        request: Number of the operation, and its arguments.
-        settle: Told what came of it.
-        tolerated: Errnos after which the gate goes on.
-    """
-
-    request: list[object]
-    settle: Settle
-    tolerated: list[int]
 
 
 class Gate:
@@ -62,7 +45,9 @@ class Gate:
 
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
-        self._later: list[_Step] = []
+        # Of each step: operation, what it is done with, data, tolerated errno.
+        self._steps: list[object] = []
+        self._settles: list[Settle] = []
         self._posts = False
         self._posted: list[object] | None = None
 
@@ -71,10 +56,10 @@ class Gate:
         with through(self):
             try:
                 result = function(*args)
-                if self._later:
-                    self._exchange(self._later)
+                if self._steps:
+                    self._exchange()
             finally:
-                self._later = []
+                self._steps, self._settles = [], []
         return result
 
     def begin(self, function: Callable[..., Any], *args: object) -> None:
@@ -102,30 +87,34 @@ class Gate:
             pass  # raised again, to whoever wants the result
         return lambda: self.call(function, *args)
 
-    def later(self, request: list[object], settle: Settle, tolerated: tuple[int, ...] = ()) -> None:
+    def later(self, operation: int, where: object, data: bytes | None, settle: Settle, tolerated: int = 0) -> None:
         """Have something be done before what is asked next, or before the function is over.
 
         Args:
-            request: Number of the operation, and its arguments.
+            operation: Its number.
+            where: The protocol of a socket, the path of a setting, or commands.
+            data: What is sent or written.
             settle: Told what came of it; if that is a failure, nothing behind it was done.
-            tolerated: Errnos that are none.
+            tolerated: An errno that is none; 0 for none of them.
         """
-        self._later.append(_Step(request, settle, list(tolerated)))
+        self._steps += (operation, where, data, tolerated)
+        self._settles.append(settle)
 
-    def ask(self, *request: object) -> object:
-        """Ask the gate for something.
+    def ask(self, operation: int, where: object, data: bytes | None = None) -> object:
+        """Ask the gate for something; the arguments are those of `later`.
 
         Raises:
             OSError: it refused, or the kernel did.
             BoundaryViolation: it has ended, or its answer has no known shape.
             CniError: something that was to be done before failed.
         """
-        return self._exchange([*self._later, _Step(list(request), lambda outcome: outcome(), [])])
+        self.later(operation, where, data, _answer)
+        return self._exchange()
 
-    def _exchange(self, steps: list[_Step]) -> object:
-        """Have the gate take steps, in one request, and settle them in order; returns what the last one came to."""
-        self._later = []
-        request: list[object] = [[step.tolerated, step.request] for step in steps]
+    def _exchange(self) -> object:
+        """Have the gate take the steps, in one request, and settle them in order; returns what the last one came to."""
+        request, settles = self._steps, self._settles
+        self._steps, self._settles = [], []
         if self._posted is None:
             self._channel.send(request, _TIMEOUT_S)
             self._posted = request
@@ -135,26 +124,22 @@ class Gate:
             raise _Posted
         answers = self._channel.receive(_TIMEOUT_S)
         self._posted = None
-        if not isinstance(answers, list) or not 0 < len(answers) <= len(steps):
+        if not isinstance(answers, list) or len(answers) % 2 or not 0 < len(answers) <= 2 * len(settles):
             raise BoundaryViolation("ask gate: the answer has no known shape")
         settled: object = None
-        for step, answer in zip(steps, answers, strict=False):
-            settled = step.settle(_outcome(answer))
-        if len(answers) < len(steps):
+        for settle, number, answer in zip(settles, answers[::2], answers[1::2], strict=False):
+            if type(number) is not int or not 0 <= number < 4096 or (number and not isinstance(answer, str)):
+                raise BoundaryViolation("ask gate: the answer has no known shape")
+            settled = settle(number, answer)
+        if len(answers) < 2 * len(settles):
             raise BoundaryViolation("ask gate: the answer is not whole")
         return settled
 
 
-def _outcome(answer: object) -> Outcome:
-    def outcome() -> object:
-        match answer:
-            case [0, value]:
-                return value
-            case [int(number), str(text)] if 0 < number < 4096:
-                raise OSError(number, text)
-        raise BoundaryViolation("ask gate: the answer has no known shape")
-
-    return outcome
+def _answer(number: int, answer: object) -> object:
+    if number:
+        raise OSError(number, answer)
+    return answer
 
 
 class GateSocket:
@@ -170,33 +155,27 @@ class GateSocket:
         self._protocol = protocol
         self._port = 0
         self._is_open = True
-        self._received: list[object] = []  # `recvmsg` looks at what they are
+        self._received = b""
 
     def sendto(self, data: bytes, _address: tuple[int, int]) -> int:
         """Send a datagram to the kernel; the gate judges it, and opens the socket first."""
         self._require_open()
         if not self._port:
-            self._gate.later([OPEN, self._protocol], self._set_port)
-        answers = self._gate.ask(SEND, self._protocol, data)
-        if not isinstance(answers, list):
-            raise BoundaryViolation("send through gate: the answers have no known shape")
-        self._received += answers
+            self._gate.later(OPEN, self._protocol, None, self._set_port)
+        self._received += check(self._gate.ask(SEND, self._protocol, data), bytes, "answers of gate")
         return len(data)
 
-    def _set_port(self, outcome: Outcome) -> None:
-        try:
-            port = outcome()
-        except OSError as error:
+    def _set_port(self, number: int, port: object) -> None:
+        if number:
             self.close()
-            raise KernelRefused("open socket", "netlink route", error.errno or 0) from None
+            raise KernelRefused("open socket", "netlink route", number)
         self._port = check(port, int, "port of gate")
 
     def recvmsg(self, _size: int) -> tuple[bytes, list[object], int, tuple[int, int]]:
         """Receive a datagram of the kernel's: data, nothing ancillary, no flags, the kernel's port."""
         self._require_open()
-        data = self._received.pop(0) if self._received else self._gate.ask(RECEIVE, self._protocol)
-        if not isinstance(data, bytes):
-            raise BoundaryViolation("receive from gate: it is no datagram")
+        data = self._received or check(self._gate.ask(RECEIVE, self._protocol), bytes, "datagram of gate")
+        self._received = b""
         return data, [], 0, (0, 0)
 
     def getsockname(self) -> tuple[int, int]:

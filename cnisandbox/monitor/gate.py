@@ -91,8 +91,11 @@ class _Gate:
         self._sockets: dict[int, _socket.socket] = {}
         self._unlearned: Verdict | None = None
 
-    def take(self, request: object) -> list[list[object]]:
+    def take(self, request: object) -> list[object]:
         """Take the steps of a request, in order, and stop at the first that fails.
+
+        Args:
+            request: Of each step: operation, what it is done with, data, tolerated errno.
 
         Returns:
             What came of each: 0 and its answer; or an errno and a text, in the last or if the step tolerates it.
@@ -100,47 +103,46 @@ class _Gate:
         Raises:
             BoundaryViolation: it has no known shape.
         """
-        outcomes: list[list[object]] = []
-        for step in request if isinstance(request, list) else [None]:
-            match step:
-                case [list(tolerated), list(wanted)]:
-                    outcome = self._outcome(wanted)
-                case _:
-                    raise BoundaryViolation("ask gate: the request has no known shape")
-            outcomes.append(outcome)
-            if outcome[0] and outcome[0] not in tolerated:
-                break
+        if not isinstance(request, list) or len(request) % 4:
+            raise BoundaryViolation("ask gate: the request has no known shape")
+        outcomes: list[object] = []
+        for at in range(0, len(request), 4):
+            operation, where, data, tolerated = request[at : at + 4]
+            try:
+                outcomes += (0, self.answer(operation, where, data))
+            except (OSError, KernelRefused) as error:
+                number = error.errno or errno.EIO
+                outcomes += (number, str(error.strerror if isinstance(error, OSError) else error))
+                if number != tolerated:
+                    break
         return outcomes
 
-    def _outcome(self, request: list[object]) -> list[object]:
-        try:
-            return [0, self.answer(request)]
-        except (OSError, KernelRefused) as error:
-            return [error.errno or errno.EIO, str(error.strerror if isinstance(error, OSError) else error)]
-
-    def answer(self, request: object) -> object:
-        """Do what a request says.
+    def answer(self, operation: object, where: object, data: object) -> object:
+        """Do what one step of a request says.
 
         Raises:
             OSError: it was refused, by the judge or by the kernel.
             BoundaryViolation: it has no known shape.
         """
-        self.learn()
-        match request:  # those that are asked for most stand first
-            case [int(op), int(protocol), bytes(data)] if op == SEND:
-                return self._send(protocol, data)
-            case [int(op), str(path), bytes(data)] if op in (WRITE_SYSCTL, CHANGE_SYSCTL):
-                self._require_sysctl(path, is_write=True)
-                return write_raw(path, data) if op == WRITE_SYSCTL else change_raw(path, data)
-            case [int(op), int(protocol)] if op == OPEN:
-                return self._open(protocol)
-            case [int(op), int(protocol)] if op == RECEIVE:
-                return _receive(self._endpoint(protocol))
-            case [int(op), str(path)] if op == READ_SYSCTL:
-                self._require_sysctl(path, is_write=False)
-                return read_raw(path)
-            case [int(op), str(text)] if op == NFTABLES and self._may_use_nftables:
-                return self._run_nftables(text)
+        if self._unlearned is not None:
+            self.learn()
+        if isinstance(data, bytes):
+            if operation == SEND and isinstance(where, int):
+                return self._send(where, data)
+            if operation in (WRITE_SYSCTL, CHANGE_SYSCTL) and isinstance(where, str):
+                self._require_sysctl(where, is_write=True)
+                return write_raw(where, data) if operation == WRITE_SYSCTL else change_raw(where, data)
+        elif data is None and isinstance(where, int):
+            if operation == OPEN:
+                return self._open(where)
+            if operation == RECEIVE:
+                return _receive(self._endpoint(where))
+        elif data is None and isinstance(where, str):
+            if operation == READ_SYSCTL:
+                self._require_sysctl(where, is_write=False)
+                return read_raw(where)
+            if operation == NFTABLES and self._may_use_nftables:
+                return self._run_nftables(where)
         raise BoundaryViolation("ask gate: the request has no known shape")
 
     def _open(self, protocol: int) -> int:
@@ -160,11 +162,12 @@ class _Gate:
             raise BoundaryViolation("ask gate: it has not opened that socket")
         return self._sockets[protocol]
 
-    def _send(self, protocol: int, data: bytes) -> list[bytes]:
+    def _send(self, protocol: int, data: bytes) -> bytes:
         """Send a datagram, if the judge lets it pass.
 
         Returns:
-            What the kernel has answered by then, which is all of it but for a refusal that comes later.
+            What the kernel has answered by then, which is all of it but for a refusal that comes later: its datagrams
+            one behind the other, as if they were one.
         """
         verdict = self._judge.judge(self._netns, protocol, data)
         for record in verdict.records:
@@ -172,15 +175,13 @@ class _Gate:
         endpoint = self._endpoint(protocol)
         deliver(endpoint.fileno(), verdict, 1 << CAP_NET_ADMIN)
         self._unlearned = verdict
-        answers: list[bytes] = []
-        room = _RECEIVE_BYTES
-        while room > 0:
+        answers = b""
+        # Behind a message that is not padded there can be no other.
+        while len(answers) < _RECEIVE_BYTES and not len(answers) % 4:
             try:
-                answer = _receive(endpoint, _socket.MSG_DONTWAIT)
+                answers += _receive(endpoint, _socket.MSG_DONTWAIT)
             except BlockingIOError:
                 break
-            answers.append(answer)
-            room -= len(answer)
         return answers
 
     def learn(self) -> None:

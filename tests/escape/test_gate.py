@@ -229,11 +229,11 @@ def test_a_descriptor_of_anything_else_names_no_netns(world: World) -> None:
         assert world.call(outcome, HOST, message, True) == errno.EPERM
 
 
-def ask(role: str, *request: object) -> int:
+def ask(role: str, operation: int, where: object, data: bytes | None = None) -> int:
     """Ask a gate for something; returns the errno of its refusal, 0 when it does it, -1 when it ends instead."""
     with gate_of(role) as through:
         try:
-            through.ask(*request)
+            through.ask(operation, where, data)
         except OSError as error:
             return error.errno or errno.EIO
         except BoundaryViolation:
@@ -387,10 +387,25 @@ def test_tables_of_ours_are_made(world: World) -> None:
     assert "cnisandbox_masquerade" in str(world.nft_ruleset())
 
 
-@pytest.mark.parametrize("request_", [[], [99], ["exec", "id"], [1, 0], [1, "0", b""], [5, 5], [2, 12], [6, "x"]])
-def test_a_breach_of_the_protocol_ends_the_gate(world: World, request_: list[object]) -> None:
+@pytest.mark.parametrize(
+    "step",
+    [
+        [99, 0, None],
+        ["exec", "id", None],
+        [1, 0, None],
+        [1, 0, "x"],
+        [1, "0", b""],
+        [3, "ipv4/ip_forward", b""],
+        [5, 5, None],
+        [5, "{}", b""],
+        [2, 12, None],
+        [6, "x", None],
+        [6, 0, b"x"],
+    ],
+)
+def test_a_breach_of_the_protocol_ends_the_gate(world: World, step: list[object]) -> None:
     prepare(world)
-    assert world.call(ask, HOST, *request_) == -1
+    assert world.call(outcomes_of, HOST, [*step, 0]) is None
 
 
 def outcomes_of(role: str, request: object) -> object:
@@ -412,30 +427,31 @@ def test_each_step_of_a_request_is_judged(world: World, operation: int) -> None:
     prepare(world)
     foreign = [operation, *FOREIGN[1:]]
     refused = [errno.EACCES, "net/ipv6/conf/victim/accept_ra: no permit for it"]
-    assert world.call(outcomes_of, HOST, [[[], FORWARD], [[], foreign]]) == [[0, 1], refused]
+    assert world.call(outcomes_of, HOST, [*FORWARD, 0, *foreign, 0]) == [0, 1, *refused]
     assert world.run(["cat", "/proc/sys/net/ipv6/conf/victim/accept_ra"]).stdout == b"1\n"
 
 
-@pytest.mark.parametrize(("tolerated", "count"), [([], 1), ([errno.ENOENT], 1), ([errno.EACCES], 2)])
+@pytest.mark.parametrize(("tolerated", "count"), [(0, 1), (errno.ENOENT, 1), (errno.EACCES, 2), ([errno.EACCES], 1)])
 def test_step_behind_one_that_failed_is_taken_only_if_that_was_said(
-    world: World, tolerated: list[int], count: int
+    world: World, tolerated: object, count: int
 ) -> None:
     prepare(world)
-    outcomes = world.call(outcomes_of, HOST, [[tolerated, FOREIGN], [[], FORWARD]])
-    assert len(outcomes) == count
+    outcomes = world.call(outcomes_of, HOST, [*FOREIGN, tolerated, *FORWARD, 0])
+    assert len(outcomes) == 2 * count
     assert world.run(["cat", f"/proc/sys/net/{FORWARDING}"]).stdout == b"%d\n" % (count - 1)
 
 
 def test_setting_that_has_the_value_is_not_written(world: World) -> None:
     prepare(world)
-    outcomes = world.call(outcomes_of, HOST, [[[], [CHANGE_SYSCTL, FORWARDING, b" 0 "]]])
-    assert outcomes == [[0, 3]]
-    assert world.call(outcomes_of, HOST, [[[], [CHANGE_SYSCTL, FORWARDING, b"1"]]]) == [[0, 1]]
+    outcomes = world.call(outcomes_of, HOST, [CHANGE_SYSCTL, FORWARDING, b" 0 ", 0])
+    assert outcomes == [0, 3]
+    assert world.call(outcomes_of, HOST, [CHANGE_SYSCTL, FORWARDING, b"1", 0]) == [0, 1]
     assert world.run(["cat", f"/proc/sys/net/{FORWARDING}"]).stdout == b"1\n"
 
 
 @pytest.mark.parametrize(
-    "request_", [None, "x", {}, FORWARD, [FORWARD], [[[], FORWARD, 0]], [[0, FORWARD]], [[[], "x"]], [[[], FORWARD], 0]]
+    "request_",
+    [None, "x", {}, FORWARD, [[*FORWARD, 0]], [*FORWARD, 0, 0], [*FORWARD, 0, "x"], [0, *FORWARD], [FORWARD] * 4],
 )
 def test_a_request_that_is_no_list_of_steps_ends_the_gate(world: World, request_: object) -> None:
     prepare(world)

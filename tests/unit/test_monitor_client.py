@@ -52,31 +52,27 @@ def write_two_and_read() -> str:
 
 
 def test_what_needs_no_answer_goes_with_what_is_asked_next() -> None:
-    gate, peer = gate_with([[0, 2], [0, 2], [0, b"7\n"]])
+    gate, peer = gate_with([0, 2, 0, 2, 0, b"7\n"])
     assert gate.call(write_two_and_read) == "7"
-    steps = [
-        [[], [WRITE_SYSCTL, PATH, b"1\n"]],
-        [[errno.ENOENT], [WRITE_SYSCTL, PATH, b"2\n"]],
-        [[], [READ_SYSCTL, PATH]],
-    ]
-    assert peer.requests == [steps]
+    steps = [(WRITE_SYSCTL, PATH, b"1\n", 0), (WRITE_SYSCTL, PATH, b"2\n", errno.ENOENT), (READ_SYSCTL, PATH, None, 0)]
+    assert peer.requests == [[field for step in steps for field in step]]
 
 
 def test_what_was_left_for_later_is_done_when_the_function_ends() -> None:
-    gate, peer = gate_with([[0, 2]])
+    gate, peer = gate_with([0, 2])
     gate.call(write_sysctl, KEY, "1")
-    assert peer.requests == [[[[], [CHANGE_SYSCTL, PATH, b"1\n"]]]]
+    assert peer.requests == [[CHANGE_SYSCTL, PATH, b"1\n", 0]]
 
 
 def test_what_fails_says_what_it_was_and_not_what_stood_behind_it() -> None:
-    gate, _ = gate_with([[errno.EACCES, "no permit"]])
+    gate, _ = gate_with([errno.EACCES, "no permit"])
     with pytest.raises(KernelRefused, match="write sysctl net/ipv4/conf/eth0/arp_notify: permission denied") as caught:
         gate.call(write_two_and_read)
     assert caught.value.details == "value '1'"
 
 
 def test_what_is_tolerated_stops_nothing() -> None:
-    gate, _ = gate_with([[0, 2], [errno.ENOENT, "no such file"], [0, b"7\n"]])
+    gate, _ = gate_with([0, 2, errno.ENOENT, "no such file", 0, b"7\n"])
     assert gate.call(write_two_and_read) == "7"
 
 
@@ -85,12 +81,14 @@ def test_what_is_tolerated_stops_nothing() -> None:
     [
         [],
         None,
-        [[0, 2]],
-        [[0, 2], [errno.ENOENT, "no such file"]],
-        [[0, 2], [0, 2], [0, b"7"], [0, 0]],
-        [[0, 2], [0, 2], [0]],
-        [[0, 2], [0, 2], [-1, "text"]],
-        [[0, 2], [0, 2], [1, 2]],
+        [0, 2],
+        [0, 2, errno.ENOENT, "no such file"],
+        [0, 2, 0, 2, 0, b"7", 0, 0],
+        [0, 2, 0, 2, 0],
+        [0, 2, 0, 2, -1, "text"],
+        [0, 2, 0, 2, 4096, "text"],
+        [0, 2, 0, 2, False, b"7"],
+        [0, 2, 0, 2, 1, 2],
     ],
 )
 def test_answer_that_is_not_whole_ends_the_session(answer: object) -> None:
@@ -104,31 +102,31 @@ def test_function_that_fails_leaves_nothing_for_later() -> None:
         set_sysctl(KEY, "1")
         raise KernelRefused("do", "this", errno.EIO)
 
-    gate, peer = gate_with([[0, b"7"]])
+    gate, peer = gate_with([0, b"7"])
     with pytest.raises(KernelRefused, match="do this"):
         gate.call(fail)
     gate.call(read_sysctl, KEY)
-    assert peer.requests == [[[[], [READ_SYSCTL, PATH]]]]
+    assert peer.requests == [[READ_SYSCTL, PATH, None, 0]]
     assert current() is None
 
 
 def test_function_that_is_started_has_asked_before_its_result_is_wanted() -> None:
-    gate, peer = gate_with([[0, 2], [0, 2], [0, b"7\n"]])
+    gate, peer = gate_with([0, 2, 0, 2, 0, b"7\n"])
     finish = gate.start(write_two_and_read)
     assert len(peer.requests) == 1
-    assert len(peer.requests[0]) == 3
+    assert len(peer.requests[0]) == 3 * 4
     assert len(peer.answers) == 1
     assert finish() == "7"
     assert len(peer.requests) == 1
 
 
 def test_socket_is_opened_once_though_its_function_is_run_twice() -> None:
-    gate, peer = gate_with([[0, 77], [0, []]], [[errno.EIO, "broken"]])
+    gate, peer = gate_with([0, 77, 0, b""], [errno.EIO, "broken"])
     finish = gate.start(get_link, "eth0")
-    assert [step[1][0] for step in peer.requests[0]] == [OPEN, SEND]
+    assert peer.requests[0][::4] == [OPEN, SEND]
     with pytest.raises(KernelRefused, match="get link eth0"):
         finish()
-    assert [[step[1][0] for step in request] for request in peer.requests] == [[OPEN, SEND], [RECEIVE]]
+    assert [request[::4] for request in peer.requests] == [[OPEN, SEND], [RECEIVE]]
 
 
 def test_started_function_that_fails_by_itself_says_so_when_its_result_is_wanted() -> None:
@@ -140,7 +138,7 @@ def test_started_function_that_fails_by_itself_says_so_when_its_result_is_wanted
 
 
 def test_nothing_else_is_asked_before_the_first_answer_was_taken() -> None:
-    gate, peer = gate_with([[0, b"7"]])
+    gate, peer = gate_with([0, b"7"])
     gate.start(read_sysctl, KEY)
     with pytest.raises(BoundaryViolation, match="has not been answered"):
         gate.ask(NFTABLES, "{}")
@@ -155,7 +153,7 @@ def test_function_that_is_begun_is_left_where_it_needs_an_answer() -> None:
 
 
 def test_socket_that_cannot_be_opened_is_named() -> None:
-    gate, _ = gate_with([[errno.EMFILE, "too many"]])
+    gate, _ = gate_with([errno.EMFILE, "too many"])
     endpoint = GateSocket(gate, 0)
     with pytest.raises(KernelRefused, match="open socket netlink route: too many open files"):
         endpoint.sendto(b"", (0, 0))
