@@ -98,10 +98,10 @@ def serve_port(ifindex: int, gateway: Gateway | None, masquerade: Masquerade | N
         ifindex: The port.
         gateway: None for none.
         masquerade: None for none.
-        patience_ms: How long to wait; 0 looks once.
+        patience_ms: How long to wait; 0 looks once, a negative number does not look.
 
     Returns:
-        The port's operational state: "up", or another one if the time ran out.
+        The port's operational state: "up", or another one if the time ran out; "" if nobody looked.
 
     Raises:
         InvalidConfig: As `add_masquerade`.
@@ -113,4 +113,4 @@ def serve_port(ifindex: int, gateway: Gateway | None, masquerade: Masquerade | N
             write_sysctl(_FORWARDING[version], "1")
     if masquerade is not None:
         add_masquerade(*masquerade)
-    return wait_for_operstate_up(ifindex, patience_ms)
+    return wait_for_operstate_up(ifindex, patience_ms) if patience_ms >= 0 else ""

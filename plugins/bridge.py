@@ -327,13 +327,10 @@ def _configure(call: Call, config: BridgeConfig, holder: Link, host_end: Link, l
         owner = (call.request.netconf.name, *call.request.attachment)
         call.undo.push(call.host.call, delete_masquerade, *owner)
         masquerade = Masquerade(*owner, [ip.address for ip in ips])
-    patience_ms = 0 if config.is_left_down else _PATIENCE_MS
-    serve = call.host.start(serve_port, host_end.ifindex, gateway, masquerade, patience_ms)
-    try:
-        configure = call.inside.start(configure_new_interface, host_end.peer, layer3.setup)
-    finally:
-        # ORDER: in any case, for what undoes is asked of the host's worker.
-        state = serve()
+    # It comes up when the other end does; behind gates it is we who have that done, and only after this.
+    patience_ms = -1 if config.is_left_down or call.host.is_gate else _PATIENCE_MS
+    configure = call.inside.start(configure_new_interface, host_end.peer, layer3.setup)
+    state = call.host.call(serve_port, host_end.ifindex, gateway, masquerade, patience_ms)
     configure()
     if state != "up" and not config.is_left_down:
         state = call.host.call(wait_for_operstate_up, host_end.ifindex, _OPERSTATE_TIMEOUT_MS)

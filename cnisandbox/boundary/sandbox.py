@@ -118,6 +118,11 @@ class Worker:
         """Our ends of its pipes."""
         return self._channel.read_fd, self._channel.write_fd
 
+    @property
+    def is_gate(self) -> bool:
+        """Whether functions run in this process, one after the other, and reach the kernel through it."""
+        return self._through is not None
+
     def attest(self, *, allows_degraded: bool = False) -> Attestation:
         """Receive the worker's attestation and compare it with its level.
 
