@@ -1,7 +1,14 @@
 """A route netlink socket: requests out, answers matched and checked, the kernel's refusals as errors.
 
-Every request asks for an acknowledgement, so that an exchange is over when each request of it has its NLMSG_ERROR.
-Several requests may go out in one send; the kernel then works through them in order, and goes on after one that failed.
+Several requests may go out in one send. The kernel works through them in order and within the send, goes on after one
+that failed, and answers every failure, whether an acknowledgement was asked for or not, before it turns to the next
+request (netlink_rcv_skb). So only the last one asks: when its answer is there, no answer to another one is missing. A
+request to get an object does not ask, since its answer is the object or the failure.
+
+Answers do not get lost unnoticed: one that the kernel had no memory or no room for makes the next recvmsg fail with
+ENOBUFS, before that hands out any other (netlink_ack, netlink_overrun, __skb_try_recv_datagram). EINTR alone has no
+answer, asked for or not: the kernel means a dump by it. Other handlers wait for their locks whatever signal comes, or
+until one comes that ends the process; a driver that lets itself be interrupted is beyond what can be seen here.
 
 System calls: socket, setsockopt, bind, getsockname, sendto, recvmsg, getpid. No ioctl (a Python socket with a timeout
 would use FIONBIO), so the timeout is SO_RCVTIMEO.
@@ -46,6 +53,8 @@ MAX_BATCH = 32  # LIMIT: so many answers fit into the smallest default receive b
 MAX_DUMP_TRIES = 16  # LIMIT: NLM_F_DUMP_INTR again and again means churn that more tries will not outrun
 DEFAULT_TIMEOUT_S = 10  # LIMIT: the kernel answers within send(); more means that the answer was lost
 
+_GET = 2  # rtnetlink: the last two bits of a type
+
 
 class Request(NamedTuple):
     """One thing that is asked of the kernel.
@@ -56,7 +65,7 @@ class Request(NamedTuple):
         type: Such as RTM_NEWLINK.
         header: Every field of the family's header.
         attributes: By name.
-        flags: Besides NLM_F_REQUEST and NLM_F_ACK.
+        flags: Besides NLM_F_REQUEST, NLM_F_ACK and NLM_F_DUMP.
         tolerated: Errnos that are an answer and not a failure.
     """
 
@@ -75,7 +84,7 @@ class Answer(NamedTuple):
     Attributes:
         errno: 0, or a positive errno.
         details: The kernel's own explanation (extended acknowledgement), or "".
-        messages: What it sent before the acknowledgement.
+        messages: The objects that it sent.
     """
 
     errno: int
@@ -163,19 +172,27 @@ class NetlinkSocket:
         )
 
     def _exchange_batch(self, requests: Sequence[Request], tables: Mapping[int, Table]) -> list[Answer]:
-        first, count = self._send(requests, NLM_F_ACK), len(requests)
-        answers: dict[int, Answer] = {}
-        collected: dict[int, list[Message]] = {}
-        while len(answers) < count:
+        count, is_get = len(requests), requests[-1].type & 3 == _GET
+        first = self._send(requests, 0 if is_get else NLM_F_ACK)
+        failures: dict[int, tuple[int, str]] = {}
+        found: dict[int, list[Message]] = {}
+        at = 0  # the first request that may still be answered
+        while at < count:
             for message in self._receive(requests[0], tables):
                 index = (message.sequence - first) & 0xFFFFFFFF
-                if index >= count or index in answers:
+                if not at <= index < count:
                     self._fail(requests[0], errno.EBADMSG, f"an answer to request {message.sequence} was not awaited")
+                at = index
                 if message.type == NLMSG_ERROR:
-                    answers[index] = Answer(-message.header["error"], _details(message), collected.pop(index, []))
+                    failures[index] = -message.header["error"], _details(message)
+                    at += 1
                 else:
-                    collected.setdefault(index, []).append(message)
-        return [answers[index] for index in range(count)]
+                    found.setdefault(index, []).append(message)
+                    at += is_get and at == count - 1
+        for index, request in enumerate(requests):
+            if request.type & 3 == _GET and index not in found and index not in failures:
+                self._fail(request, errno.EBADMSG, "the kernel did not answer")
+        return [Answer(*failures.get(index, (0, "")), found.get(index, [])) for index in range(count)]
 
     def _dump_once(self, request: Request) -> tuple[list[Message], bool]:
         sequence = self._send([request], NLM_F_DUMP)
@@ -195,15 +212,19 @@ class NetlinkSocket:
                 return ([] if error else messages), is_interrupted
 
     def _send(self, requests: Sequence[Request], flags: int) -> int:
-        """Send requests in one datagram; returns the sequence number of the first."""
-        first = (self._sequence + 1) & 0xFFFFFFFF
-        encoded = [_encode(request, flags, (first + index) & 0xFFFFFFFF) for index, request in enumerate(requests)]
+        """Send requests in one datagram, the last one with these flags; returns the sequence number of the first."""
+        sequence = first = (self._sequence + 1) & 0xFFFFFFFF
+        data = b""
+        for request in requests[:-1]:
+            data += _encode(request, 0, sequence)
+            sequence = (sequence + 1) & 0xFFFFFFFF
+        data += _encode(requests[-1], flags, sequence)
         try:
-            self._socket.sendto(b"".join(encoded), (0, 0))
+            self._socket.sendto(data, (0, 0))
         except OSError as error:
             self._fail(requests[0], error.errno or 0, "netlink send")
         # ORDER: behind a send that has succeeded, for what is sent to a gate ahead is sent once more, with its number.
-        self._sequence = (self._sequence + len(requests)) & 0xFFFFFFFF
+        self._sequence = sequence
         self._port = self._port or self._socket.getsockname()[0]  # a gate's is known from now on
         return first
 

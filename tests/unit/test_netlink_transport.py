@@ -4,6 +4,7 @@ import _socket
 import errno
 import os
 import struct
+from unittest.mock import ANY
 
 import pytest
 
@@ -16,6 +17,7 @@ from cnisandbox.netlink.message import (
     NLM_F_DUMP,
     NLM_F_DUMP_INTR,
     NLM_F_MULTI,
+    NLM_F_REQUEST,
     NLMSG_DONE,
     NLMSG_ERROR,
     Message,
@@ -23,7 +25,7 @@ from cnisandbox.netlink.message import (
     encode_message,
 )
 from cnisandbox.netlink.tables import ROUTE_TABLES
-from cnisandbox.netlink.tables.link import LINK, RTM_GETLINK, RTM_NEWLINK
+from cnisandbox.netlink.tables.link import LINK, RTM_GETLINK, RTM_NEWLINK, RTM_SETLINK
 from cnisandbox.netlink.transport import MAX_BATCH, NetlinkSocket, Request
 
 HEADER = dict.fromkeys(LINK.header.fields, 0)
@@ -85,32 +87,79 @@ def ack(request, number=0, text="", **changes):
     return encode_message(message._replace(**changes), ROUTE_TABLES)
 
 
+def change(target="x"):
+    return Request("change link", target, RTM_SETLINK, HEADER, {"ifname": target})
+
+
+def asked(sequence):
+    return Message(RTM_GETLINK, NLM_F_REQUEST, sequence, 0, HEADER, {})
+
+
+def quiet(request, number=0):
+    """Answer as the kernel does: with the object, with a failure, or when it is asked to acknowledge."""
+    found = [link(request)] if request.type == RTM_GETLINK and not number else []
+    return [*found, ack(request, number)] if number or request.flags & NLM_F_ACK else found
+
+
 def done(request, number=0, flags=NLM_F_MULTI):
     return encode_message(Message(NLMSG_DONE, flags, request.sequence, PORT, {"error": -number}, {}), ROUTE_TABLES)
 
 
-def test_answers_are_matched_by_sequence_in_any_order():
-    def answer(request):
-        late.insert(0, [link(request), ack(request)])
-        return [part for parts in late for part in parts] if len(late) == 3 else []
-
-    late = []
-    made, kernel = socket_of(answer)
+def test_answers_are_matched_by_sequence():
+    made, kernel = socket_of(lambda request: [link(request)])
     answers = made.exchange([ask("a"), ask("b"), ask("c")])
-    assert [len(answer.messages) for answer in answers] == [1, 1, 1]
+    assert [(answer.errno, len(answer.messages)) for answer in answers] == [(0, 1)] * 3
     assert [request.sequence for request in kernel.sent[0]] == [1, 2, 3]
-    assert all(request.flags & NLM_F_ACK for request in kernel.sent[0])
+
+
+def test_acknowledgement_is_asked_for_by_the_last_request_unless_it_is_to_get_an_object():
+    made, kernel = socket_of(quiet)
+    changed, found = (0, "", []), (0, "", [ANY])
+    assert made.exchange([change(), ask(), change(), change()]) == [changed, found, changed, changed]
+    assert made.exchange([change(), ask()]) == [changed, found]
+    assert [request.flags for request in kernel.sent[0]] == [NLM_F_REQUEST] * 3 + [NLM_F_REQUEST | NLM_F_ACK]
+    assert [request.flags for request in kernel.sent[1]] == [NLM_F_REQUEST] * 2
+    assert kernel.waiting == []
+
+
+@pytest.mark.parametrize("place", range(4))
+def test_failure_of_any_request_in_a_batch_is_its_own(place):
+    requests = [change("a"), ask("b"), change("c"), change("d")]
+    made, _ = socket_of(lambda request: quiet(request, errno.EBUSY if request.sequence == place + 1 else 0))
+    answers = made.exchange(requests)
+    assert [answer.errno for answer in answers] == [errno.EBUSY if at == place else 0 for at in range(4)]
+    made, _ = socket_of(lambda request: quiet(request, errno.EBUSY if request.sequence == place + 1 else 0))
+    with pytest.raises(KernelRefused, match=f" {'abcd'[place]}: "):
+        made.execute(requests)
+
+
+def test_get_that_is_not_answered_before_the_last_request_is_in_doubt():
+    made, _ = socket_of(lambda request: quiet(request) if request.sequence == 3 else [])
+    with pytest.raises(KernelRefused, match="get link b: bad message") as caught:
+        made.exchange([change("a"), ask("b"), change("c")])
+    assert caught.value.details == "the kernel did not answer"
+    assert made.is_closed
+
+
+@pytest.mark.parametrize("late", [1, 2])
+def test_answer_behind_that_of_a_later_request_is_in_doubt(late):
+    made, kernel = socket_of(lambda request: [])
+    kernel.waiting = [ack(asked(3)) + ack(asked(late), errno.EPERM)]
+    with pytest.raises(KernelRefused, match="bad message") as caught:
+        made.exchange([change(), change(), change()])
+    assert caught.value.details == f"an answer to request {late} was not awaited"
+    assert made.is_closed
 
 
 def test_sequence_numbers_wrap_around():
-    made, kernel = socket_of(lambda request: [ack(request)])
+    made, kernel = socket_of(lambda request: [link(request)])
     made._sequence = 2**32 - 2
     assert [answer.errno for answer in made.exchange([ask(), ask(), ask()])] == [0, 0, 0]
     assert [request.sequence for request in kernel.sent[0]] == [2**32 - 1, 0, 1]
 
 
 def test_batch_is_cut_so_that_its_answers_fit():
-    made, kernel = socket_of(lambda request: [ack(request)])
+    made, kernel = socket_of(lambda request: [link(request)])
     assert len(made.exchange([ask()] * (2 * MAX_BATCH + 1))) == 2 * MAX_BATCH + 1
     assert [len(requests) for requests in kernel.sent] == [MAX_BATCH, MAX_BATCH, 1]
 
@@ -119,7 +168,8 @@ def test_first_refusal_is_raised_with_the_kernels_words():
     numbers = {"a": 0, "b": errno.EEXIST, "c": errno.EINVAL, "d": errno.ENODEV}
 
     def answer(request):
-        return [ack(request, numbers[request.attributes["ifname"]], "because")]
+        number = numbers[request.attributes["ifname"]]
+        return [ack(request, number, "because") if number else link(request)]
 
     made, _ = socket_of(answer)
     with pytest.raises(KernelRefused, match="get link c: invalid argument") as caught:
