@@ -22,6 +22,7 @@ import struct
 from _socket import AF_INET, AF_INET6, inet_ntop, inet_pton  # the C module: `socket` takes 3 ms to make its enums
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
+from cnisandbox.boundary.syscalls import ffi, lib
 from cnisandbox.hints import Any
 
 NLA_F_NESTED = 0x8000
@@ -35,6 +36,7 @@ UNKNOWN = "unknown"
 HEADER = "header"
 
 _ATTRIBUTE = struct.Struct("=HH")
+_TYPE = struct.Struct("=H")
 _PADDING = (b"", b"\0\0\0", b"\0\0", b"\0")  # by the last two bits of a length
 _INTEGERS = frozenset([int])
 
@@ -240,6 +242,11 @@ class Header(Leaf):
         return dict(zip(self.fields, values, strict=True))
 
 
+def numbers_of_attributes(numbers: Iterable[int]) -> Any:
+    """Make what `find_attributes` wants, once for many times."""
+    return ffi.new("uint16_t[]", [*numbers])
+
+
 class Table:
     """The attributes that may stand in one place.
 
@@ -258,8 +265,7 @@ class Table:
         self.is_partial = is_partial
         self.by_number = attributes
         self.by_name = {name: (number, kind) for number, (name, kind) in attributes.items()}
-        flags = (0, NLA_F_NESTED, NLA_F_NET_BYTEORDER, NLA_F_NESTED | NLA_F_NET_BYTEORDER) if is_partial else ()
-        self.wanted = frozenset(number | flag for number in attributes for flag in flags)
+        self.wanted = numbers_of_attributes(attributes) if is_partial else None
 
 
 class Nested(Kind):
@@ -501,7 +507,7 @@ def decode_attributes(table: Table, data: bytes, context: Context, depth: int) -
     unknown: list[tuple[int, bytes]] = []
     late: list[tuple[str, Kind, bytes]] = []
     entry_of = table.by_number.get
-    for type_, payload in _wanted_attributes(table, data) if table.is_partial else split_attributes(data):
+    for type_, payload in _wanted_attributes(data, table.wanted) if table.is_partial else split_attributes(data):
         entry = entry_of(type_) or _flagged(entry_of(type_ & NLA_TYPE_MASK), type_)
         if entry is None:
             unknown.append((type_, payload))
@@ -562,36 +568,39 @@ def split_attributes(data: bytes) -> list[tuple[int, bytes]]:
     return found
 
 
-def _wanted_attributes(table: Table, data: bytes) -> list[tuple[int, bytes]]:
-    """Split data as `split_attributes` does, but give only what a partial table has, and stop when that is complete.
+def find_attributes(data: bytes, start: int, numbers: Any) -> list[int]:
+    """Find attributes of an answer of the kernel, whatever their flag bits are.
 
-    A link has fifty attributes, of which ten are read; a bridge as many again, of which the seventh is read. So what is
-    passed over takes one short turn. What stands behind the last one that is read cannot change what has been read, and
-    goes on to nobody who could read it differently.
+    Args:
+        data: They go on to its end.
+        start: Where they begin.
+        numbers: Those that are wanted, as `numbers_of_attributes` makes them.
+
+    Returns:
+        Begin and end of each one's payload, in the order of `numbers`; 0 and 0 if it is not there.
 
     Raises:
-        CodecError: A length is wrong; behind the last one that is read they are not looked at.
+        CodecError: A length is wrong, or one that is wanted occurs twice.
     """
-    unpack, wanted, missing = _ATTRIBUTE.unpack_from, table.wanted, len(table.by_number)
-    found: list[tuple[int, bytes]] = []
-    length, offset, end = 0, 0, len(data)
-    try:
-        while offset < end:
-            length, type_ = unpack(data, offset)
-            if length < 4:
-                raise CodecError(f"an attribute of {length} bytes where {end - offset} are left")
-            offset += length + 3 & ~3
-            if type_ in wanted:
-                behind = offset - (-length & 3)
-                found.append((type_, data[behind - length + 4 : behind]))
-                if len(found) == missing:
-                    break
-    except struct.error:
-        raise CodecError(f"{end - offset} bytes where an attribute begins") from None
-    left = end - offset + aligned(length)
-    if length > left:
-        raise CodecError(f"an attribute of {length} bytes where {left} are left")
+    count = len(numbers)
+    places = ffi.new("uint32_t[]", 2 * count)
+    if lib.native_find_attributes(data, start, len(data), numbers, count, places) < 0:
+        raise CodecError("attributes that do not fit, or occur twice")
+    found: list[int] = ffi.unpack(places, 2 * count)
     return found
+
+
+def _wanted_attributes(data: bytes, numbers: Any) -> list[tuple[int, bytes]]:
+    """Split data as `split_attributes` does, but give only what a partial table has, in the order of the table.
+
+    A link has sixty attributes, of which ten are read; a bridge as many again, of which one is read.
+
+    Raises:
+        CodecError: As `find_attributes`.
+    """
+    places = find_attributes(data, 0, numbers)
+    type_at = _TYPE.unpack_from
+    return [(type_at(data, at - 2)[0], data[at:end]) for at, end in zip(places[::2], places[1::2], strict=True) if at]
 
 
 def located(name: str, step: Callable[..., Any], *args: Any) -> Any:

@@ -81,15 +81,16 @@ def test_lengths_of_what_is_passed_over_are_checked():
     body = bytes(16) + b"\x08\0\x0e\0\0\0\0\0"  # IFLA_MAP, which no plugin looks at
     assert codec.decode_parts(link.SEEN, body, 0)[1] == {}
     for length in (0, 3, 9):
-        with pytest.raises(CodecError, match=f"an attribute of {length} bytes where 8 are left"):
+        with pytest.raises(CodecError, match="attributes that do not fit"):
             codec.decode_parts(link.SEEN, body[:16] + bytes([length]) + body[17:], 0)
 
 
-def test_reading_in_part_ends_where_all_is_read():
+def test_what_is_behind_all_that_is_read_is_checked_too():
     body = bytes(16) + b"\x05\0\x10\0\6\0\0\0"  # IFLA_OPERSTATE
-    assert codec.decode_parts(link.SEEN_STATE, body + b"\1\0", 0)[1] == {"operstate": 6}
-    with pytest.raises(CodecError, match="2 bytes where an attribute begins"):
-        codec.decode_parts(link.SEEN, body + b"\1\0", 0)
+    assert codec.decode_parts(link.SEEN_STATE, body + b"\x04\0\x0e\0", 0)[1] == {"operstate": 6}
+    for behind in (b"\1\0", body[16:], body[16:19] + b"\x80" + body[20:]):
+        with pytest.raises(CodecError, match="do not fit, or occur twice"):
+            codec.decode_parts(link.SEEN_STATE, body + behind, 0)
 
 
 @pytest.mark.parametrize("flags", [0x40, 0x80, 0xC0])
