@@ -8,10 +8,18 @@ import errno
 import struct
 from collections.abc import Callable
 
-from cnisandbox.boundary.syscalls import ffi, lib
 from cnisandbox.errors import KernelRefused
-from cnisandbox.hints import Any
-from cnisandbox.netlink.codec import S32, TEXT, U32, Attributes, CodecError, Text, pack_attribute
+from cnisandbox.netlink.codec import (
+    S32,
+    TEXT,
+    U32,
+    Attributes,
+    CodecError,
+    Text,
+    find_attributes,
+    numbers_of_attributes,
+    pack_attribute,
+)
 from cnisandbox.netlink.datagram import NETLINK_NETFILTER, NETLINK_ROUTE, encode_datagram
 from cnisandbox.netlink.message import NLM_F_DUMP, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR, Message, decode_messages
 from cnisandbox.netlink.tables.link import RTEXT_FILTER_SKIP_STATS, RTM_GETLINK, RTM_NEWLINK
@@ -30,7 +38,7 @@ _IFNAMSIZ = 16
 _NLMSGHDR = struct.Struct("=IHHII")
 _IFINDEX, _IFINDEX_AT = struct.Struct("=i"), 20
 # IFLA_IFNAME, IFLA_LINKINFO, IFLA_IFALIAS, IFLA_LINK_NETNSID, IFLA_LINK; IFLA_INFO_KIND
-_OF_LINK, _OF_LINKINFO = ffi.new("uint16_t[]", [3, 18, 20, 37, 5]), ffi.new("uint16_t[]", [1])
+_OF_LINK, _OF_LINKINFO = numbers_of_attributes((3, 18, 20, 37, 5)), numbers_of_attributes((1,))
 _ALT_IFNAME = Text(127)
 _ROUTE_HEADER = dict.fromkeys(("family", "dst_len", "src_len", "tos", "table", "protocol", "scope", "type", "flags"), 0)
 _MAIN_TABLE = 254
@@ -203,11 +211,11 @@ def _facts(answer: bytes, length: int) -> LinkFacts:
     try:
         if length != len(answer):
             raise CodecError(f"a message of {length} bytes in {len(answer)}")
-        name, name_end, info, info_end, alias, alias_end, netnsid, netnsid_end, link, link_end = _find(
+        name, name_end, info, info_end, alias, alias_end, netnsid, netnsid_end, link, link_end = find_attributes(
             answer, _LINK_REQUEST.size - _EXT_MASK_SIZE, _OF_LINK
         )
         details = answer[info:info_end]
-        kind, kind_end = _find(details, 0, _OF_LINKINFO)
+        kind, kind_end = find_attributes(details, 0, _OF_LINKINFO)
         return LinkFacts(
             _IFINDEX.unpack_from(answer, _IFINDEX_AT)[0],
             TEXT.unpack(answer[name:name_end]),
@@ -218,25 +226,3 @@ def _facts(answer: bytes, length: int) -> LinkFacts:
         )
     except CodecError as error:
         raise KernelRefused("look at", "links", errno.EBADMSG, str(error)) from None
-
-
-def _find(data: bytes, start: int, types: Any) -> list[int]:
-    """Find attributes.
-
-    Args:
-        data: They go on to its end.
-        start: Where they begin.
-        types: Numbers of those that are wanted.
-
-    Returns:
-        Begin and end of each one's payload, in the order of `types`; 0 and 0 if it is not there.
-
-    Raises:
-        CodecError: a length is wrong, or one that is wanted occurs twice.
-    """
-    count = len(types)
-    places = ffi.new("uint32_t[]", 2 * count)
-    if lib.native_find_attributes(data, start, len(data), types, count, places) < 0:
-        raise CodecError("attributes that do not fit, or occur twice")
-    found: list[int] = ffi.unpack(places, 2 * count)
-    return found

@@ -1,12 +1,17 @@
-"""What the monitor finds in the kernel's answers is what the codec would find."""
+"""What is found in the kernel's answers by the C is what stands there when they are split."""
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from cnisandbox.boundary.syscalls import ffi
-from cnisandbox.monitor.world import _find
-from cnisandbox.netlink.codec import NLA_TYPE_MASK, CodecError, pack_attribute, split_attributes
+from cnisandbox.netlink.codec import (
+    NLA_TYPE_MASK,
+    CodecError,
+    find_attributes,
+    numbers_of_attributes,
+    pack_attribute,
+    split_attributes,
+)
 
 WANTED = [3, 1, 40]
 TYPES = st.sampled_from([0, 1, 3, 3 | 0x8000, 40, 0x4001, 7, 0x3FFF])
@@ -23,7 +28,7 @@ def attributes(draw: st.DrawFn) -> tuple[bytes, int]:
     return bytes(start) + bytes(data[: draw(st.integers(0, len(data)))]), start
 
 
-def found_by_codec(data: bytes, start: int) -> list[bytes]:
+def found_by_splitting(data: bytes, start: int) -> list[bytes]:
     found: dict[int, bytes] = {}
     for type_, payload in split_attributes(data[start:]):
         if type_ & NLA_TYPE_MASK in WANTED and type_ & NLA_TYPE_MASK in found:
@@ -37,14 +42,14 @@ def found_by_codec(data: bytes, start: int) -> list[bytes]:
 @example((b"\3\0\0\0", 0))
 @example((b"\5\0\3\0x", 0))
 @example((b"\xff\xff\3\0", 0))
-def test_attributes_are_found_where_the_codec_finds_them(case: tuple[bytes, int]) -> None:
+def test_attributes_are_found_where_they_are_when_all_are_split(case: tuple[bytes, int]) -> None:
     data, start = case
-    wanted = ffi.new("uint16_t[]", WANTED)
+    wanted = numbers_of_attributes(WANTED)
     try:
-        expected = found_by_codec(data, start)
+        expected = found_by_splitting(data, start)
     except CodecError:
         with pytest.raises(CodecError):
-            _find(data, start, wanted)
+            find_attributes(data, start, wanted)
     else:
-        places = _find(data, start, wanted)
+        places = find_attributes(data, start, wanted)
         assert [data[begin:end] for begin, end in zip(places[::2], places[1::2], strict=True)] == expected
