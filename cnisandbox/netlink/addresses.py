@@ -61,10 +61,7 @@ def list_addresses(ifindex: int) -> list[LinkAddress]:
     Returns:
         In the kernel's order, IPv4 first; none if the link does not exist.
     """
-    header = {"family": 0, "prefixlen": 0, "flags": 0, "scope": 0, "ifindex": ifindex}
-    request = Request("list addresses", f"of link {ifindex}", RTM_GETADDR, header, {}, 0, (errno.ENODEV,))
-    messages = route_socket().dump(request)
-    return [_address_of(message) for message in messages if message.header["ifindex"] == ifindex]
+    return [_address_of(message) for message in _dump_addresses(ifindex)]
 
 
 @declared
@@ -120,7 +117,7 @@ def ensure_addresses(ifindex: int, ifname: str, addresses: list[str], is_forced:
         KernelRefused: EEXIST if something is in the way; nothing was changed then.
     """
     wanted = [parse_prefix(address, "add address") for address in addresses]
-    present = [parse_prefix(found.address, "list addresses") for found in list_addresses(ifindex)]
+    present = [_prefix_of(message) for message in _dump_addresses(ifindex)]
     removed = list(_in_the_way(wanted, present))
     if removed and not is_forced:
         missing = next(prefix for prefix in wanted if prefix not in present)
@@ -176,12 +173,22 @@ def _header(ifindex: int, prefix: Prefix) -> dict[str, int]:
     }
 
 
-def _address_of(message: Message) -> LinkAddress:
+def _dump_addresses(ifindex: int) -> list[Message]:
+    header = {"family": 0, "prefixlen": 0, "flags": 0, "scope": 0, "ifindex": ifindex}
+    request = Request("list addresses", f"of link {ifindex}", RTM_GETADDR, header, {}, 0, (errno.ENODEV,))
+    return [message for message in route_socket().dump(request) if message.header["ifindex"] == ifindex]
+
+
+def _prefix_of(message: Message) -> Prefix:
     attributes = message.attributes
     text = attributes.get("local") or attributes.get("address", "")  # KERNEL: with a peer, "address" is the peer's
-    flags = attributes.get("flags", message.header["flags"])
+    return parse_prefix(f"{text}/{message.header['prefixlen']}", "list addresses")
+
+
+def _address_of(message: Message) -> LinkAddress:
+    flags = message.attributes.get("flags", message.header["flags"])
     return LinkAddress(
-        address=str(parse_prefix(f"{text}/{message.header['prefixlen']}", "list addresses")),
+        address=str(_prefix_of(message)),
         scope=message.header["scope"],
         is_tentative=bool(flags & IFA_F_TENTATIVE),
         is_duplicate=bool(flags & IFA_F_DADFAILED),

@@ -16,4 +16,8 @@ ROUTE_TABLES: dict[int, Table] = {
     vlan.RTM_GETVLAN: vlan.DUMP_REQUEST,
 }
 
-ROUTE_ANSWERS: dict[int, Table] = {**ROUTE_TABLES, link.RTM_NEWLINK: link.SEEN}
+ROUTE_ANSWERS: dict[int, Table] = {
+    **ROUTE_TABLES,
+    link.RTM_NEWLINK: link.SEEN,
+    address.RTM_NEWADDR: address.SEEN,
+}

@@ -30,3 +30,6 @@ ADDRESSES = Table(
     },
     Header("=BBBBI", ("family", "prefixlen", "flags", "scope", "ifindex")),
 )
+
+# What our plugins read of those that there are.
+SEEN = Table({number: ADDRESSES.by_number[number] for number in (1, 2, 8)}, ADDRESSES.header, is_partial=True)
