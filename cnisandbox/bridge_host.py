@@ -11,7 +11,7 @@ from cnisandbox.boundary.calls import declared
 from cnisandbox.errors import KernelRefused
 from cnisandbox.hints import NamedTuple
 from cnisandbox.netlink.addresses import ensure_addresses
-from cnisandbox.netlink.bridge import BridgeSetup, EnsuredLink, ensure_bridge
+from cnisandbox.netlink.bridge import BridgeSetup, ensure_bridge
 from cnisandbox.netlink.links import Link, delete_link_by_index, list_ports, wait_for_operstate_up
 from cnisandbox.netlink.veth import VethSetup, create_veth
 from cnisandbox.nft.masquerade import add_masquerade
@@ -20,20 +20,32 @@ from cnisandbox.sysctl import write_sysctl
 _FORWARDING = {4: "net/ipv4/ip_forward", 6: "net/ipv6/conf/all/forwarding"}
 
 
-class Connection(NamedTuple):
-    """What `connect` made.
+class Port(NamedTuple):
+    """What `connect` made, as far as somebody asks: each further word of a link is encoded here and checked there.
 
     Attributes:
-        bridge: The bridge.
-        host_end: The end of the pair that is its port.
+        bridge: ifindex of the bridge.
+        bridge_ifname: Its name.
+        bridge_mac: Its address.
+        is_bridge_created: Whether it was not there before, so that undoing means to delete it.
+        ifindex: The end of the pair that is a port of it.
+        ifname: Its name.
+        mac: Its address.
+        peer: ifindex of the other end, in its netns.
     """
 
-    bridge: EnsuredLink
-    host_end: Link
+    bridge: int
+    bridge_ifname: str
+    bridge_mac: str
+    is_bridge_created: bool
+    ifindex: int
+    ifname: str
+    mac: str
+    peer: int
 
 
 @declared
-def connect(bridge: BridgeSetup, pair: VethSetup, ifnames: list[str]) -> Connection:
+def connect(bridge: BridgeSetup, pair: VethSetup, ifnames: list[str]) -> Port:
     """Make a bridge, when it is not there, and a pair whose one end is a port of it.
 
     Args:
@@ -46,13 +58,14 @@ def connect(bridge: BridgeSetup, pair: VethSetup, ifnames: list[str]) -> Connect
 
     Order: under the bridge's lock, without which somebody could remove it before it has the port.
     """
-    ensured = ensure_bridge(bridge)
+    link, is_created = ensure_bridge(bridge)
     try:
-        return Connection(ensured, _create_pair(pair._replace(master=ensured.link.ifindex), ifnames))
+        end = _create_pair(pair._replace(master=link.ifindex), ifnames)
     except BaseException:
-        if ensured.is_created and not list_ports(ensured.link.ifindex):
-            delete_link_by_index(ensured.link.ifindex)
+        if is_created and not list_ports(link.ifindex):
+            delete_link_by_index(link.ifindex)
         raise
+    return Port(link.ifindex, link.ifname, link.mac, is_created, end.ifindex, end.ifname, end.mac, end.peer)
 
 
 def _create_pair(pair: VethSetup, ifnames: list[str]) -> Link:

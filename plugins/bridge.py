@@ -18,7 +18,7 @@ from collections.abc import Callable
 from cnisandbox.boundary.sandbox import GIVEN_FD
 from cnisandbox.boundary.workers import Needs
 from cnisandbox.bridge_config import BridgeConfig, parse_config
-from cnisandbox.bridge_host import Gateway, Masquerade, connect, serve_port
+from cnisandbox.bridge_host import Gateway, Masquerade, Port, connect, serve_port
 from cnisandbox.cni.netconf import Attachment, NetConf
 from cnisandbox.cni.result import Address, Interface, Result, Route, require_expressible
 from cnisandbox.errors import CheckFailed, CniError, EnvironmentFailure, KernelRefused, NotAvailable, quoted
@@ -104,17 +104,18 @@ class Bridge(Plugin):
         _require_free_ifname(call, find_link())
         # Chosen here, so that nothing which the container's worker says is used on the host.
         mac = config.mac or _random_mac()
-        layer3, bridge, host_end = _connect(call, config, mac, is_ipam_ours=is_ipam_ours)
+        layer3, port = _connect(call, config, mac, is_ipam_ours=is_ipam_ours)
         wants_vlan_gateway = config.vlan and config.is_gateway and layer3.result.ips
-        gateway = _ensure_vlan_gateway(call, config, bridge) if wants_vlan_gateway else None
+        gateway = _ensure_vlan_gateway(call, config, port) if wants_vlan_gateway else None
         if config.wants_spoofcheck:
-            _guard_against_spoofing(call, host_end, mac)
-        _configure(call, config, gateway or bridge, host_end, layer3)
+            _guard_against_spoofing(call, port.ifname, mac)
+        holder = (gateway.ifindex, gateway.ifname) if gateway is not None else (port.bridge, port.bridge_ifname)
+        _configure(call, config, holder, port, layer3)
         if layer3.result.ips and not config.is_left_down:
-            call.finish_before_result(call.inside.start(announce_addresses, host_end.peer, mac))
+            call.finish_before_result(call.inside.start(announce_addresses, port.peer, mac))
         interfaces = (
-            Interface(bridge.ifname, bridge.mac),
-            Interface(host_end.ifname, host_end.mac),
+            Interface(port.bridge_ifname, port.bridge_mac),
+            Interface(port.ifname, port.mac),
             Interface(call.request.ifname, mac, sandbox=call.request.netns_path),
             *((Interface(gateway.ifname, gateway.mac),) if gateway is not None else ()),
         )
@@ -247,12 +248,8 @@ def _layer3(call: Call, config: BridgeConfig) -> _Layer3:
     return _Layer3(result, _interface_setup(call, config, result), gateways if config.is_gateway else [])
 
 
-def _connect(call: Call, config: BridgeConfig, mac: str, *, is_ipam_ours: bool) -> tuple[_Layer3, Link, Link]:
-    """Get addresses, and make a port of the bridge whose other end is the container's interface; also the bridge.
-
-    Returns:
-        The addresses, the bridge and the host's end.
-    """
+def _connect(call: Call, config: BridgeConfig, mac: str, *, is_ipam_ours: bool) -> tuple[_Layer3, Port]:
+    """Get addresses, and make a port of the bridge whose other end is the container's interface; also the bridge."""
     network, attachment = call.request.netconf.name, call.request.attachment
     bridge = BridgeSetup(
         ifname=config.bridge,
@@ -284,13 +281,13 @@ def _connect(call: Call, config: BridgeConfig, mac: str, *, is_ipam_ours: bool) 
                 layer3 = _layer3(call, config)
         finally:
             # ORDER: also when there are no addresses; and behind them, so that they are given back last.
-            connection = finish()
-            if connection.bridge.is_created:
+            port = finish()
+            if port.is_bridge_created:
                 call.undo.push(_remove_bridge, call, config.bridge)
-            call.undo.push(call.host.call, delete_link_by_index, connection.host_end.ifindex)
+            call.undo.push(call.host.call, delete_link_by_index, port.ifindex)
     if config.vlans:
-        call.host.call(set_vlans, connection.host_end.ifindex, config.vlans, not config.keeps_default_vlan)
-    return layer3, connection.bridge.link, connection.host_end
+        call.host.call(set_vlans, port.ifindex, config.vlans, not config.keeps_default_vlan)
+    return layer3, port
 
 
 def _random_mac() -> str:
@@ -300,19 +297,19 @@ def _random_mac() -> str:
     return octets.hex(":")
 
 
-def _ensure_vlan_gateway(call: Call, config: BridgeConfig, bridge: Link) -> Link:
+def _ensure_vlan_gateway(call: Call, config: BridgeConfig, port: Port) -> Link:
     """Make the VLAN's interface, when it is not there."""
     network = call.request.netconf.name
     port_ifname = host_ifname(network, call.request.attachment, _NAME_ATTEMPTS)
     setup = VlanGatewaySetup(config.vlan, port_ifname, _random_mac(), config.mtu, network_alias(network))
     with call.locked(f"bridge-{config.bridge}"):
-        ensured = call.host.call(ensure_vlan_gateway, bridge, setup)
+        ensured = call.host.call(ensure_vlan_gateway, port.bridge, port.bridge_ifname, setup)
     if ensured.is_created:
         call.undo.push(_remove_vlan_gateway, call, config.bridge, ensured.link.ifname)
     return ensured.link
 
 
-def _configure(call: Call, config: BridgeConfig, holder: Link, host_end: Link, layer3: _Layer3) -> None:
+def _configure(call: Call, config: BridgeConfig, holder: tuple[int, str], port: Port, layer3: _Layer3) -> None:
     """Configure the container's end; and, at the same time, have the host do what it has to for packets to pass.
 
     Raises:
@@ -321,7 +318,7 @@ def _configure(call: Call, config: BridgeConfig, holder: Link, host_end: Link, l
     ips = layer3.result.ips
     gateway = None
     if config.is_gateway and ips:
-        gateway = Gateway(holder.ifindex, holder.ifname, layer3.gateways, config.is_forced)
+        gateway = Gateway(*holder, layer3.gateways, config.is_forced)
     masquerade = None
     if config.wants_masquerade and ips:
         owner = (call.request.netconf.name, *call.request.attachment)
@@ -329,13 +326,13 @@ def _configure(call: Call, config: BridgeConfig, holder: Link, host_end: Link, l
         masquerade = Masquerade(*owner, [ip.address for ip in ips])
     # It comes up when the other end does; behind gates it is we who have that done, and only after this.
     patience_ms = -1 if config.is_left_down or call.host.is_gate else _PATIENCE_MS
-    configure = call.inside.start(configure_new_interface, host_end.peer, layer3.setup)
-    state = call.host.call(serve_port, host_end.ifindex, gateway, masquerade, patience_ms)
+    configure = call.inside.start(configure_new_interface, port.peer, layer3.setup)
+    state = call.host.call(serve_port, port.ifindex, gateway, masquerade, patience_ms)
     configure()
     if state != "up" and not config.is_left_down:
-        state = call.host.call(wait_for_operstate_up, host_end.ifindex, _OPERSTATE_TIMEOUT_MS)
+        state = call.host.call(wait_for_operstate_up, port.ifindex, _OPERSTATE_TIMEOUT_MS)
         if state != "up":
-            raise EnvironmentFailure(f"wait for link {host_end.ifname}: bridge port in error state: {state}")
+            raise EnvironmentFailure(f"wait for link {port.ifname}: bridge port in error state: {state}")
 
 
 def _interface_setup(call: Call, config: BridgeConfig, layer3: Result) -> InterfaceSetup:
@@ -348,10 +345,10 @@ def _interface_setup(call: Call, config: BridgeConfig, layer3: Result) -> Interf
     )
 
 
-def _guard_against_spoofing(call: Call, host_end: Link, mac: str) -> None:
+def _guard_against_spoofing(call: Call, ifname: str, mac: str) -> None:
     attachment = call.request.attachment
     call.undo.push(call.host.call, delete_spoofcheck, *attachment)
-    call.host.call(add_spoofcheck, *attachment, host_end.ifname, mac)
+    call.host.call(add_spoofcheck, *attachment, ifname, mac)
 
 
 # --- DEL and GC --------------------------------------------------------------------------------------------------

@@ -47,11 +47,12 @@ class VlanGatewaySetup(NamedTuple):
 
 
 @declared
-def ensure_vlan_gateway(bridge: Link, setup: VlanGatewaySetup) -> EnsuredLink:
+def ensure_vlan_gateway(bridge: int, bridge_ifname: str, setup: VlanGatewaySetup) -> EnsuredLink:
     """Make "<bridge>.<vlan>" and set it up, or use the one that is there.
 
     Args:
-        bridge: As `ensure_bridge` returned it, with VLAN filtering.
+        bridge: ifindex of a bridge with VLAN filtering.
+        bridge_ifname: Its name.
         setup: What it is to be.
 
     Returns:
@@ -61,18 +62,18 @@ def ensure_vlan_gateway(bridge: Link, setup: VlanGatewaySetup) -> EnsuredLink:
         KernelRefused: EEXIST if a link of that name is something else; EOPNOTSUPP if the kernel has no VLAN filtering.
             A pair that this call made is gone then.
     """
-    ifname = checked_ifname("create VLAN gateway", f"{bridge.ifname}.{setup.vlan}")
+    ifname = checked_ifname("create VLAN gateway", f"{bridge_ifname}.{setup.vlan}")
     link = get_link(ifname)
     if link is not None:
-        return EnsuredLink(_adapted(link, bridge, setup.vlan), is_created=False)
-    pair = VethSetup(setup.port_ifname, ifname, mtu=setup.mtu, peer_mac=setup.mac, master=bridge.ifindex)
+        return EnsuredLink(_adapted(link, bridge, bridge_ifname, setup.vlan), is_created=False)
+    pair = VethSetup(setup.port_ifname, ifname, mtu=setup.mtu, peer_mac=setup.mac, master=bridge)
     try:
         return EnsuredLink(_created(pair, setup), is_created=True)
     except KernelRefused as error:
         link = get_link(ifname) if (error.errno, error.target) == (errno.EEXIST, ifname) else None
         if link is None:
-            raise
-    return EnsuredLink(_adapted(link, bridge, setup.vlan), is_created=False)  # another call has made it meanwhile
+            raise  # else another call has made it meanwhile
+    return EnsuredLink(_adapted(link, bridge, bridge_ifname, setup.vlan), is_created=False)
 
 
 def _created(pair: VethSetup, setup: VlanGatewaySetup) -> Link:
@@ -86,11 +87,11 @@ def _created(pair: VethSetup, setup: VlanGatewaySetup) -> Link:
         raise
 
 
-def _adapted(link: Link, bridge: Link, vlan: int) -> Link:
+def _adapted(link: Link, bridge: int, bridge_ifname: str, vlan: int) -> Link:
     """Insist that a link is the gateway of the VLAN, and set it up."""
     port = get_link_by_index(link.peer) if link.kind == "veth" and link.link_netnsid is None else None
-    if port is None or port.master != bridge.ifindex:
-        details = f'"{link.ifname}" already exists but is not a veth whose other end is a port of "{bridge.ifname}"'
+    if port is None or port.master != bridge:
+        details = f'"{link.ifname}" already exists but is not a veth whose other end is a port of "{bridge_ifname}"'
         raise KernelRefused("create VLAN gateway", link.ifname, errno.EEXIST, details)
     set_vlans(port.ifindex, [_access(vlan)], is_exclusive=False)
     return link if link.is_up else set_link(link.ifindex, LinkChange(is_up=True))

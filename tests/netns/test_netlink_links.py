@@ -47,6 +47,10 @@ def blue(world):
     os.close(fd)
 
 
+def gateway_of(bridge, setup):
+    return ensure_vlan_gateway(bridge.ifindex, bridge.ifname, setup)
+
+
 def test_link_is_described_as_the_kernel_has_it(world):
     world.run(["ip", "link", "add", "v0", "mtu", "1400", "type", "veth", "peer", "name", "v1"])
     world.run(["ip", "link", "set", "v0", "up", "alias", "made by hand", "promisc", "on", "txqueuelen", "77"])
@@ -251,7 +255,7 @@ def test_vlan_filtering_is_had_or_refused_by_name(world):
         return
 
     def gateway():
-        return ensure_vlan_gateway(ensure_bridge(BRIDGE).link, VlanGatewaySetup(100, "vethgw"))
+        return gateway_of(ensure_bridge(BRIDGE).link, VlanGatewaySetup(100, "vethgw"))
 
     for attempt, left in ((lambda: ensure_bridge(wanted), {"lo"}), (gateway, {"lo", "cni0"})):
         with pytest.raises(KernelRefused, match="operation not supported") as caught:
@@ -291,7 +295,7 @@ def test_vlan_gateway_is_made_once(world):
     def make():
         bridge = ensure_bridge(BRIDGE._replace(wants_vlan_filtering=True)).link
         setup = VlanGatewaySetup(100, "vethgw", mac="02:00:00:00:00:64", mtu=1440, alias="gw")
-        return ensure_vlan_gateway(bridge, setup), ensure_vlan_gateway(bridge, setup._replace(port_ifname="other"))
+        return gateway_of(bridge, setup), gateway_of(bridge, setup._replace(port_ifname="other"))
 
     made, found = world.call(make)
     assert (made.is_created, found.is_created) == (True, False)
@@ -307,7 +311,7 @@ def test_vlan_gateway_is_made_once(world):
 def test_vlan_gateway_name_of_another_link_is_refused(world):
     world.run(["ip", "link", "add", "cni0.100", "type", "veth", "peer", "name", "v1"])
     with pytest.raises(KernelRefused) as caught:
-        world.call(lambda: ensure_vlan_gateway(ensure_bridge(BRIDGE).link, VlanGatewaySetup(100, "vethgw")))
+        world.call(lambda: gateway_of(ensure_bridge(BRIDGE).link, VlanGatewaySetup(100, "vethgw")))
     assert caught.value.errno == errno.EEXIST
     assert "not a veth whose other end is a port of" in caught.value.details
 
@@ -320,7 +324,7 @@ def test_vlan_gateway_is_a_pair_on_the_bridge_also_where_vlans_cannot_be_tested(
     def make():
         bridge = ensure_bridge(BRIDGE).link
         setup = VlanGatewaySetup(100, "vethgw", mac="02:00:00:00:00:64", mtu=1440, alias="gw")
-        made = ensure_vlan_gateway(bridge, setup), ensure_vlan_gateway(bridge, setup._replace(port_ifname="other"))
+        made = gateway_of(bridge, setup), gateway_of(bridge, setup._replace(port_ifname="other"))
         return *made, asked
 
     made, found, asked = world.call(make)
