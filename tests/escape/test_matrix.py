@@ -240,9 +240,12 @@ def without_closing_descriptors() -> None:
 
 
 def with_sockets_as_channel() -> None:
-    def pair(peer_of_first: str, peer_of_second: str) -> tuple[Channel, Channel]:
+    def pair(peer_of_first: str, peer_of_second: str, *, reads_ahead: bool = False) -> tuple[Channel, Channel]:
         first, second = (end.detach() for end in socket.socketpair())
-        return Channel(first, os.dup(first), peer_of_first), Channel(second, os.dup(second), peer_of_second)
+        return (
+            Channel(first, os.dup(first), peer_of_first, reads_ahead=reads_ahead),
+            Channel(second, os.dup(second), peer_of_second, reads_ahead=reads_ahead),
+        )
 
     sandbox.channel_pair = pair
 
