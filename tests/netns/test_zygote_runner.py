@@ -146,7 +146,8 @@ def test_monitor_and_opener_wait_without_what_they_do_not_need(zygote: Zygote, r
 
 def waiting_as(zygote: Zygote, role: str) -> int:
     (slot,) = zygote.slots("runner")
-    (found,) = (pid for pid in descendants(slot) if title_of(pid) == f"cnisandbox: {role} [waiting]")
+    title = f"cnisandbox: {role} [waiting]"
+    found: int = wait_until(lambda: next((pid for pid in descendants(slot) if title_of(pid) == title), 0))
     return found
 
 
