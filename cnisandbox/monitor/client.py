@@ -190,6 +190,11 @@ class GateSocket:
         """Close it."""
         self._is_open = False
 
+    def detach(self) -> int:
+        """Close it, which has no descriptor to be left open."""
+        self.close()
+        return -1
+
     def _require_open(self) -> None:
         if not self._is_open:
             raise OSError(errno.EBADF, os.strerror(errno.EBADF))

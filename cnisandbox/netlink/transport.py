@@ -122,6 +122,10 @@ class NetlinkSocket:
         """Close the socket."""
         self._socket.close()
 
+    def let_go(self) -> None:
+        """Forget the socket, in a fork: its number may stand for something else there, which is not to be closed."""
+        self._socket.detach()
+
     def exchange(self, requests: Sequence[Request], tables: Mapping[int, Table] = ROUTE_ANSWERS) -> list[Answer]:
         """Send requests and collect the answer of each; dumps cannot be among them.
 
@@ -290,9 +294,11 @@ def route_socket() -> NetlinkSocket:
 
 
 def close_route_socket() -> None:
-    """Close this process's socket (or its copy of the parent's); the next use opens a new one."""
+    """Close this process's socket, or forget the parent's; the next use opens a new one."""
     opened = _opened.pop(_key(), None)
-    if opened is not None:
+    if opened is not None and opened.pid != os.getpid():
+        opened.socket.let_go()
+    elif opened is not None:
         opened.socket.close()
 
 

@@ -286,6 +286,35 @@ def test_forked_child_opens_a_socket_of_its_own(world):
     assert is_closed
 
 
+def test_forked_child_closes_nothing_that_has_the_number_of_its_parents_socket(world):
+    def answers():
+        inherited = transport.route_socket()._socket.fileno()
+        reader, writer = os.pipe()
+        child = os.fork()
+        if child == 0:
+            os.dup2(os.open("/dev/null", os.O_WRONLY), inherited)  # as who closes all that is not kept
+            transport.route_socket()
+            os.write(writer, os.readlink(f"/proc/self/fd/{inherited}").encode())
+            os._exit(0)
+        os.waitpid(child, 0)
+        return os.read(reader, 20).decode()
+
+    assert world.call(answers) == "/dev/null"
+
+
+def test_forked_child_without_its_parents_socket_opens_one(world):
+    def status():
+        inherited = transport.route_socket()._socket.fileno()
+        child = os.fork()
+        if child == 0:
+            os.close(inherited)
+            transport.route_socket()
+            os._exit(0)
+        return os.waitpid(child, 0)[1]
+
+    assert world.call(status) == 0
+
+
 def test_forged_answer_of_a_neighbour_is_ignored(world):
     def attack():
         made = NetlinkSocket()
