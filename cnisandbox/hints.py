@@ -18,7 +18,7 @@ if TYPE_CHECKING or sys.version_info >= (3, 14):
     from typing import Any, ClassVar, NamedTuple, NoReturn, ParamSpec, Protocol, TypeVar, cast
 else:
     from _collections import _tuplegetter
-    from itertools import count, islice, repeat
+    from itertools import count, repeat
 
     _new_tuple = tuple.__new__
     Any = NoReturn = object
@@ -47,8 +47,14 @@ else:
 
         args = kwargs = object
 
-    def _new(_cls):
-        return _new_tuple(_cls, islice(locals().values(), 1, None))
+    def _completed(cls, values, named):
+        missing = cls._fields[len(values) :]
+        if len(values) > len(cls._fields) or not named.keys() <= {*missing}:
+            raise TypeError(f"{cls.__name__} takes {', '.join(cls._fields)}, each once")
+        try:
+            return *values, *map((cls._field_defaults | named).__getitem__, missing)
+        except KeyError as error:
+            raise TypeError(f"{cls.__name__} needs {error}") from None
 
     class _RecordType(type):
         """Makes a class of records from its annotations, as `typing.NamedTuple` does."""
@@ -56,18 +62,17 @@ else:
         def __new__(mcs, name, bases, namespace):
             fields = tuple(namespace.get("__annotations__", ()))
             defaults = {field: namespace.pop(field) for field in fields if field in namespace}
-            # Its byte code does not say how many parameters there are: once they are the fields, the interpreter sorts
-            # out itself what is given by name, missing or too much.
-            names = ("_cls", *fields)
-            size = len(names)
-            code = _new.__code__.replace(co_argcount=size, co_nlocals=size, co_varnames=names, co_qualname=name)
-            new = type(_new)(code, globals(), name, tuple(defaults.values()))
             namespace.update(zip(fields, map(_tuplegetter, count(), repeat(None)), strict=False))
-            namespace.update(__new__=new, __slots__=(), _fields=fields, __match_args__=fields, _field_defaults=defaults)
+            namespace.update(__slots__=(), _fields=fields, __match_args__=fields, _field_defaults=defaults)
             return super().__new__(mcs, name, bases, namespace)
 
     class NamedTuple(tuple, metaclass=_RecordType):
         """A record: an immutable tuple whose elements have names."""
+
+        def __new__(cls, *values, **named):
+            if named or len(values) != len(cls._fields):
+                values = _completed(cls, values, named)
+            return _new_tuple(cls, values)
 
         @classmethod
         def _make(cls, values: Iterable):
