@@ -48,7 +48,8 @@ class _GateWorld(KernelWorld):
     def __init__(self, netns: str, attachment: str) -> None:
         super().__init__(_open_socket, {netns: -1, "container": _CONTAINER_FD}, attachment, _netns_of)
         self._own = netns
-        self._asker(netns, NETLINK_ROUTE)  # now, while nobody waits
+        with suppress(OSError, KernelRefused):  # now, while nobody waits; if that fails, again when it is needed
+            self._asker(netns, NETLINK_ROUTE)
 
     def link(self, netns: str, ifindex: int, ifname: str) -> LinkFacts | None:
         """Look at a link of our netns; nothing is known of the other one."""
