@@ -141,10 +141,11 @@ def install(bin_dir: str, *, is_update: bool) -> list[Change]:
         IoFailure: They cannot be written, or systemd refuses them.
     """
     is_systems = is_below(bin_dir, executable_places(()))
-    texts = units(sys.executable, launcher.served_names(), () if is_systems else (bin_dir,))
     try:
         DIRECTORY.mkdir(mode=0o755, parents=True, exist_ok=True)
         launcher.require_safe_directory(str(DIRECTORY))
+        plugin_dirs = dict.fromkeys([*_plugin_dirs_before(), *([] if is_systems else [bin_dir])])
+        texts = units(sys.executable, launcher.served_names(), tuple(plugin_dirs))
         changes = [_write(DIRECTORY / name, text) for name, text in texts.items()]
     except OSError as error:
         raise IoFailure(f"write units in {DIRECTORY}: {reason(error)}") from error
@@ -201,6 +202,13 @@ def _write(path: Path, text: str) -> Change:
         return Change("updated", str(path))
     host.replace_file(str(path), text.encode())
     return Change("installed", str(path))
+
+
+def _plugin_dirs_before() -> list[str]:
+    """The directories that an earlier install was called for; but none that has been taken away since."""
+    path = DIRECTORY / SERVICE
+    text = path.read_text() if _is_ours(path) else ""
+    return [found for found in re.findall(rf" --plugin-dir ({_PLAIN_PATH.pattern})", text) if os.path.isdir(found)]
 
 
 def _is_ours(path: Path) -> bool:

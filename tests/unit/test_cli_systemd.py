@@ -212,6 +212,19 @@ class TestInstall:
         systemd.install(str(tmp_path), is_update=False)
         assert f"--plugin-dir {tmp_path}\n" in machine.contents()[SERVICE]
 
+    def test_unit_keeps_the_directories_of_earlier_installs_that_are_still_there(
+        self, machine: Machine, tmp_path: Path
+    ) -> None:
+        first, gone, second = (tmp_path / name for name in ("first", "gone", "second"))
+        for directory in (first, gone, second):
+            directory.mkdir()
+            systemd.install(str(directory), is_update=False)
+        assert f"--plugin-dir {gone}" in machine.contents()[SERVICE]
+        gone.rmdir()
+        systemd.install(str(second), is_update=False)
+        started = next(line for line in machine.contents()[SERVICE].splitlines() if line.startswith("ExecStart="))
+        assert started.endswith(f" --plugin-dir {first} --plugin-dir {second}")
+
     def test_interpreter_that_finds_another_package_is_refused(
         self, machine: Machine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ) -> None:
