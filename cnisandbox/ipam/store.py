@@ -110,6 +110,7 @@ class Store:
         self._unreadable: list[str] = []
         self._is_changed = False
         self._is_index_good = True
+        self._index_directory = -1
 
     @classmethod
     def open(cls, data_fd: int, network: str, boot: Boot, *, create: bool) -> "Store":
@@ -135,7 +136,7 @@ class Store:
                 if not store._lock(data_fd, create=create):
                     return _EmptyStore(network, boot)
                 if store._is_current():
-                    store._open_index(data_fd)
+                    store._open_index(data_fd, create=create)
                     return store
             except OSError as error:
                 store._close()
@@ -209,7 +210,7 @@ class Store:
             return False
         finally:
             os.unlink(NEW, dir_fd=index)
-        self._update_index(self._index.add, owner, address)
+        self._update_index(Index.add, owner, address)
         self._put_last_reserved(set_index, address)
         return True
 
@@ -240,6 +241,8 @@ class Store:
         Returns:
             As `release`.
         """
+        if self._index_directory < 0:
+            return []
         try:
             os.unlink(NEW, dir_fd=self._index_directory)
         except FileNotFoundError:
@@ -293,8 +296,15 @@ class Store:
         # Who removed the directory while we waited has left us a lock without a name, which locks nobody else.
         return os.fstat(self._lock_file).st_nlink > 0
 
-    def _open_index(self, data_fd: int) -> None:
-        self._index_directory = self._open_index_directory(data_fd)
+    def _open_index(self, data_fd: int, *, create: bool) -> None:
+        try:
+            self._index_directory = self._open_index_directory(data_fd)
+        except OSError:
+            if create:
+                raise
+            # A full disk must not keep an address reserved. Without an index, every reservation is read.
+            self._is_index_good = False
+            return
         self._index = Index(self._index_directory)
         seal = self._index.seal()
         is_sealed = seal is not None and (seal.mtime_ns, seal.inode) == _mtime_and_inode(self._directory)
@@ -394,7 +404,7 @@ class Store:
         self._is_changed = True
         with suppress(FileNotFoundError):
             os.unlink(address, dir_fd=self._directory)
-        self._update_index(self._index.remove, owner, address)
+        self._update_index(Index.remove, owner, address)
 
     def _remove_garbage(self, address: str) -> None:
         """Remove a reservation without content.
@@ -410,9 +420,11 @@ class Store:
 
     # The index.
 
-    def _update_index(self, change: Callable[[Attachment, str], None], owner: Attachment, address: str) -> None:
+    def _update_index(self, change: Callable[[Index, Attachment, str], None], owner: Attachment, address: str) -> None:
+        if not self._is_index_good:
+            return
         try:
-            change(owner, address)
+            change(self._index, owner, address)
         except OSError:
             # A full disk must not keep an address reserved. Without a seal, the next operation writes the index anew.
             self._is_index_good = False

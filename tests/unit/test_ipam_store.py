@@ -447,6 +447,22 @@ class TestFailure:
         assert state.delete(ETH0) == []
         assert state.reservations() == {}
 
+    @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS])
+    def test_release_works_when_there_is_no_index_and_none_can_be_made(
+        self, state: StateDirectory, monkeypatch: pytest.MonkeyPatch, number: int
+    ) -> None:
+        state.network_path.mkdir()
+        state.foreign_add("10.1.2.2", b"c1\r\neth0")
+        state.foreign_add("10.1.2.3", b"c2\r\neth0")
+        fail(monkeypatch, "mkdir", number)
+        assert state.held(ETH0) == ["10.1.2.2"]
+        assert state.delete(ETH0) == []
+        assert state.reservations() == {"10.1.2.3": b"c2\r\neth0"}
+        with pytest.raises(IoFailure, match="use address store of network net: "):
+            state.add(ETH0, SETS)
+        monkeypatch.undo()
+        assert state.held(OTHER) == ["10.1.2.3"]
+
     def test_entry_that_could_not_be_written_is_not_missed_later(
         self, state: StateDirectory, monkeypatch: pytest.MonkeyPatch
     ) -> None:
