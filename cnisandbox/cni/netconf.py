@@ -39,7 +39,7 @@ class NetConf(NamedTuple):
         name: The network's name, valid as `is_identifier` says.
         type: The plugin's name; empty when missing.
         config: The whole object.
-        prev_result: What the plugins before did, or None.
+        prev_result: What the plugins before did, or None; for DEL also None when it cannot be read.
         valid_attachments: GC: the attachments of this network that are still valid. None when the key is missing, which
             is not the same as an empty set.
         raw: The bytes as they came, for delegates.
@@ -78,21 +78,22 @@ def parse_netconf(data: bytes, verb: str = "ADD", supported: tuple[str, ...] = S
 
     Raises:
         UndecodableInput: data is not one JSON object, or its cniVersion is not a version (see `versions.require`).
-        InvalidConfig: A field that every plugin has is missing or has a value that it cannot have.
+        InvalidConfig: A field that every plugin has is missing or has a value that it cannot have. For DEL, only what
+            it cannot do without is looked at.
         IncompatibleVersion: The plugin does not do that version, or the version does not have the verb.
     """
     config = _object(data)
     name = _name(config["name"])
     version = _version(config)
     require(verb, version, supported)
-    _require_well_known(config)
-    prev_result = config["prevResult"]
+    if verb != "DEL":  # which clears up after an ADD that was refused for one of them
+        _require_well_known(config)
     return NetConf(
         version=version,
         name=name,
         type=config["type"].string(),
         config=config,
-        prev_result=result_from(prev_result, version) if prev_result.is_present else None,
+        prev_result=_prev_result(config["prevResult"], version, verb),
         valid_attachments=_valid_attachments(config),
         raw=data,
     )
@@ -143,6 +144,16 @@ def _require_well_known(config: Value) -> None:
     config["ipMasq"].boolean()
     config["ipam"]["type"].string()
     dns_from(config["dns"])
+
+
+def _prev_result(value: Value, version: str, verb: str) -> Result | None:
+    try:
+        return result_from(value, version) if value.is_present else None
+    except InvalidConfig:
+        if verb != "DEL":
+            raise
+        # DEL has to do without one anyway; what somebody made of the result must not keep it from clearing up.
+        return None
 
 
 def _valid_attachments(config: Value) -> frozenset[Attachment] | None:

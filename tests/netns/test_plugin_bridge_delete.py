@@ -116,6 +116,12 @@ class TestDelete:
         assert left(plugins.world) == before
         ping(plugins.world, "10.9.0.1", "red")
 
+    @pytest.mark.parametrize("prev_result", [{"cniVersion": "0.4.0", "ips": []}, {"ips": [{"address": "?"}]}, "?"])
+    def test_nothing_is_left_when_the_result_cannot_be_read(self, plugins: Plugins, prev_result: Any) -> None:
+        plugins.add(NETCONF)
+        plugins.delete(NETCONF, prev_result)
+        assert left(plugins.world) == NOTHING
+
     def test_netconf_that_add_refuses_is_deleted(self, plugins: Plugins) -> None:
         """The runtime asks for DEL after a failed ADD, with the same netconf."""
         plugins.add(NETCONF)

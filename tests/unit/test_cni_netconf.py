@@ -186,6 +186,24 @@ class TestPrevResult:
         assert error.msg.endswith(f"but unmarshalled CNIVersion is {result!r}")
 
 
+UNREADABLE = [5, [], {"ips": [{}]}, {"ips": [{"address": "?"}]}, {"cniVersion": "0.4.0"}, {"cniVersion": "9.9.9"}]
+
+
+class TestDelete:
+    @pytest.mark.parametrize("prev_result", UNREADABLE)
+    def test_d4_unreadable_prev_result_is_none(self, prev_result):
+        refusal(InvalidConfig, "CHECK", cniVersion="1.0.0", prevResult=prev_result)
+        assert parse("DEL", cniVersion="1.0.0", prevResult=prev_result).prev_result is None
+
+    def test_readable_prev_result_is_there(self):
+        assert parse("DEL", prevResult={}).prev_result == Result()
+
+    @pytest.mark.parametrize("changes", [{"dns": "8.8.8.8"}, {"dns": {"search": "a"}}, {"ipMasq": "true"}])
+    def test_what_add_refuses_and_delete_does_not_need_is_no_error(self, changes):
+        refusal(InvalidConfig, "ADD", **changes)
+        assert parse("DEL", **changes).name == MINIMAL["name"]
+
+
 ONE_ATTACHMENT = [{"containerID": "c1", "ifname": "eth0"}]
 
 
