@@ -26,6 +26,7 @@ from cnisandbox.hints import NamedTuple, NoReturn
 from cnisandbox.ip import ip_address, ip_interface
 from cnisandbox.names import attachment_alias, host_ifname, is_attachments, is_of_network, network_alias
 from cnisandbox.netlink import routes
+from cnisandbox.netlink.addresses import list_addresses
 from cnisandbox.netlink.bridge import BridgeSetup, get_port, list_vlans, set_vlans
 from cnisandbox.netlink.interface import (
     InterfaceAddress,
@@ -137,6 +138,8 @@ class Bridge(Plugin):
         bridge = _checked_bridge(call, config)
         container_end = _checked_container(call, config)
         host_end = _checked_port(call, config, bridge, container_end)
+        if config.is_gateway:
+            _check_gateways(call, config, bridge)
         _check_rules(call, config, host_end, container_end)
 
     def gc(self, call: Call) -> None:
@@ -516,7 +519,24 @@ def _checked_bridge(call: Call, config: BridgeConfig) -> Link:
             raise CheckFailed(f"check bridge {config.bridge}: its address is {link.mac}, not {interface.mac}")
     if config.is_promisc and not link.is_promisc:
         raise CheckFailed(f"check bridge {config.bridge}: it is not promiscuous")
+    _require_up("bridge", link)
     return link
+
+
+def _require_up(what: str, link: Link) -> None:
+    """Refuse a link that is down: ADD has set it up, and without it nobody reaches the container."""
+    if not link.is_up:
+        raise CheckFailed(f"check {what} {link.ifname}: it is down")
+
+
+def _check_gateways(call: Call, config: BridgeConfig, bridge: Link) -> None:
+    """Check that the host is still the gateway: of the first address of each family, others may be later plugins'."""
+    holder = call.host.call(get_link, f"{bridge.ifname}.{config.vlan}") if config.vlan else bridge
+    listed = call.host.call(list_addresses, holder.ifindex) if holder is not None else []
+    present = {ip_interface(item.address).ip for item in listed}
+    for gateway in _first_gateways(_own_addresses(call)).values():
+        if ip_address(gateway) not in present:
+            raise CheckFailed(f"check bridge {bridge.ifname}: gateway {gateway} is missing")
 
 
 def _checked_container(call: Call, config: BridgeConfig) -> Link:
@@ -535,6 +555,8 @@ def _checked_container(call: Call, config: BridgeConfig) -> Link:
         raise CheckFailed(f"check link {request.ifname}: {'it is not a veth' if state else 'it does not exist'}")
     if interface.mac and interface.mac.lower() != state.link.mac:
         raise CheckFailed(f"check link {request.ifname}: its address is {state.link.mac}, not {interface.mac}")
+    if not config.is_left_down:
+        _require_up("link", state.link)
     if state.missing_addresses:
         raise CheckFailed(f"check link {request.ifname}: address {state.missing_addresses[0]} is missing")
     if state.missing_routes and not config.is_left_down:
@@ -553,6 +575,7 @@ def _checked_port(call: Call, config: BridgeConfig, bridge: Link, container_end:
     port = call.host.call(get_port, link.ifindex)
     if port is None or port.master != bridge.ifindex:
         raise CheckFailed(f"check link {link.ifname}: it is not a port of {bridge.ifname}")
+    _require_up("link", link)
     if port.is_hairpin != config.is_hairpin or port.is_isolated != config.is_isolated:
         raise CheckFailed(f"check link {link.ifname}: hairpin or isolation of the port differ from the netconf")
     if config.vlans:

@@ -51,19 +51,23 @@ DAMAGE: dict[str, tuple[str, str]] = {
     "route-deleted": ("ip -n blue route del 192.0.2.0/24", "192.0.2.0/24"),
     "route-leads-elsewhere": ("ip -n blue route replace 192.0.2.0/24 via 10.9.0.8", "192.0.2.0/24"),
     "route-of-table-deleted": ("ip -n blue route flush table 200", "198.51.100.0/24"),
-    "link-down": ("ip -n blue link set eth0 down", "route"),
+    "link-down": ("ip -n blue link set eth0 down", "eth0: it is down"),
     "link-deleted": ("ip -n blue link del eth0", "eth0"),
     "link-replaced": ("ip -n blue link del eth0; ip -n blue link add eth0 type bridge", "eth0"),
     "mac-changed": ("ip -n blue link set eth0 address 02:00:00:00:00:99", "02:00:00:00:00:99"),
     "port-not-enslaved": ("ip link set {port} nomaster", "lab0"),
     "port-of-another-bridge": ("ip link add lab9 type bridge; ip link set {port} master lab9", "lab0"),
+    "port-down": ("ip link set {port} down", "{port}: it is down"),
     "port-renamed": ("ip link set {port} down; ip link set {port} name lost0", "eth0"),
     "port-not-isolated": ("bridge link set dev {port} isolated off", "isolation"),
     "port-hairpin": ("bridge link set dev {port} hairpin on", "hairpin"),
     "bridge-deleted": ("ip link del lab0", "lab0"),
     "bridge-replaced": ("ip link del lab0; ip link add lab0 type veth peer name other", "lab0"),
+    "bridge-down": ("ip link set lab0 down", "lab0: it is down"),
     "bridge-mac-changed": ("ip link set lab0 address 02:00:00:00:00:98", "02:00:00:00:00:98"),
     "bridge-not-promiscuous": ("ip link set lab0 promisc off", "promiscuous"),
+    "gateway-deleted": ("ip addr del 10.9.0.1/24 dev lab0", "gateway 10.9.0.1 is missing"),
+    "ipv6-gateway-deleted": ("ip addr del fd09::1/64 dev lab0", "gateway fd09::1 is missing"),
     "masquerading-deleted": ("nft delete table inet cnisandbox_masquerade", "masquerad"),
     "masquerading-rules-deleted": ("nft flush chain inet cnisandbox_masquerade {masquerade}", "masquerad"),
     "masquerading-never-asked": ("nft flush chain inet cnisandbox_masquerade postrouting", "masquerad"),
@@ -86,7 +90,7 @@ def test_damage_is_found(plugins: Plugins, name: str) -> None:
     plugins.world.run(["sh", "-ec", command.format(port=port, masquerade=own_chain(plugins.world))])
     error = plugins.fail("CHECK", with_prev_result(NETCONF, result))
     assert error["code"] == CHECK_FAILED
-    assert part in error["msg"]
+    assert part.format(port=port) in error["msg"]
 
 
 def own_chain(world: World) -> str:
