@@ -17,7 +17,7 @@ import sys
 from collections.abc import Sequence
 
 from cnisandbox.cli import shim
-from cnisandbox.errors import InvalidEnvironment, quoted
+from cnisandbox.errors import InvalidEnvironment, quoted, reason
 from cnisandbox.hints import NoReturn
 
 _USAGE = (
@@ -50,11 +50,20 @@ def main(argv: Sequence[str]) -> NoReturn:
     try:
         request = parse(argv, os.environ)
     except _HelpWantedError:
-        print(f"{_USAGE}\n\n{__doc__}", end="")
-        sys.exit(0)
+        sys.exit(_help())
     except _UsageError as error:
         _refuse(str(error))
     shim.start(request)
+
+
+def _help() -> int:
+    try:
+        print(f"{_USAGE}\n\n{__doc__}", end="", flush=True)
+    except OSError as error:
+        print(f"cnisandbox exec: write standard output: {reason(error)}", file=sys.stderr)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is buffered fails once more at the end
+        return 1
+    return 0
 
 
 def parse(argv: Sequence[str], variables: "os._Environ[str] | dict[str, str]") -> shim.Request:

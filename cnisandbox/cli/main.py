@@ -9,9 +9,10 @@ import os
 import sys
 from collections.abc import Sequence
 
-from cnisandbox.errors import CniError
+from cnisandbox.errors import CniError, reason
 from cnisandbox.hints import NamedTuple
 
+_STDERR = 2
 _TRACEBACK_VARIABLE = "CNISANDBOX_TRACEBACK"
 
 
@@ -56,8 +57,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         execute.main(arguments[1:])
     from cnisandbox.cli import output, subcommand  # noqa: PLC0415
 
+    _open_closed_streams()
     try:
-        return subcommand.run(COMMANDS, arguments)
+        try:
+            return subcommand.run(COMMANDS, arguments)
+        finally:
+            sys.stdout.flush()  # also when argparse ends it, after --help
     except CniError as error:
         output.print_error(error)
         return 1
@@ -67,8 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"  {output.printable(note)}", file=sys.stderr)
         return 130
     except BrokenPipeError:
-        # KERNEL: what is still buffered would raise again when the interpreter flushes it at its end
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         return 1
     except ImportError as error:
         print(f"cnisandbox: load {error.name or 'module'}: {output.printable(str(error))}", file=sys.stderr)
@@ -77,9 +81,37 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:  # the last line of defence: nobody sees a traceback who did not ask for it
         if os.environ.get(_TRACEBACK_VARIABLE):
             raise
+        if isinstance(error, OSError) and _drop_output():
+            print(f"cnisandbox: write standard output: {reason(error)}", file=sys.stderr)
+            return 1
         print(f"cnisandbox: {type(error).__name__}: {output.printable(str(error))}", file=sys.stderr)
         print(f"  this is a defect: please report it with what {_TRACEBACK_VARIABLE}=1 shows", file=sys.stderr)
         return 1
+
+
+def _open_closed_streams() -> None:
+    """Have standard streams that are closed lead nowhere; else the next file that is opened would be one of them."""
+    while (fd := os.open(os.devnull, os.O_RDWR)) <= _STDERR:
+        os.set_inheritable(fd, True)
+    os.close(fd)
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 - as long as the process
+
+
+def _drop_output() -> bool:
+    """Give up what standard output has not taken.
+
+    Returns:
+        Whether it still takes nothing.
+    """
+    try:
+        sys.stdout.flush()
+    except OSError:
+        # KERNEL: what is still buffered would raise again when the interpreter flushes it at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return True
+    return False
 
 
 if __name__ == "__main__":

@@ -50,7 +50,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Open the sockets, and become the zygote."""
     require_root("serve")
     if arguments.pool < 0 or arguments.idle_exit < 0:
-        raise InvalidConfig("serve: --pool and --idle-exit are numbers above 0")
+        raise InvalidConfig("serve: --pool and --idle-exit cannot be negative")
     for path in arguments.plugin_dir:
         if not os.path.isabs(path) or ":" in path:
             raise InvalidConfig(f"serve: --plugin-dir {quoted(path)}: not an absolute path without a colon")

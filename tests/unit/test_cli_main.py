@@ -1,6 +1,7 @@
 """The command line as a whole: subcommands, statuses, and never a traceback."""
 
 import importlib
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -119,6 +120,24 @@ def test_reader_that_goes_away_is_no_traceback(tmp_path: Path) -> None:
         assert child.stderr is not None
         child.stdout.close()
         assert b"Traceback" not in child.stderr.read()
+
+
+@pytest.mark.parametrize("arguments", [["profile", "list"], ["--help"], ["net", "--help"], ["exec", "--help"]])
+def test_output_that_cannot_be_written_is_no_defect(arguments: list[str]) -> None:
+    command = [sys.executable, "-m", "cnisandbox.cli.main", *arguments]
+    environment = {**os.environ, "PYTHONUNBUFFERED": ""}
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, check=False, stdout=full, stderr=subprocess.PIPE, text=True, env=environment)
+    assert done.returncode == 1
+    assert done.stderr.endswith("write standard output: no space left on device\n")
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-", "<&- >&- 2>&-"])
+def test_closed_streams_are_no_defect(closed: str) -> None:
+    script = f'exec "$0" -m cnisandbox.cli.main profile list {closed}'
+    done = subprocess.run(["sh", "-c", script, sys.executable], check=False, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_net_does_not_import_the_other_commands() -> None:
