@@ -11,8 +11,10 @@ from cnisandbox.cni.args import parse_args
 from cnisandbox.cni.netconf import NetConf
 from cnisandbox.cni.result import Dns, dns_from
 from cnisandbox.cni.value import Value
+from cnisandbox.errors import quoted
 from cnisandbox.hints import NamedTuple
 from cnisandbox.netlink.bridge import Vlan
+from cnisandbox.netlink.links import NO_MAC
 
 _MAX_VLAN = 4094
 _MAX_MTU = 65535
@@ -107,14 +109,14 @@ def _require_consistent(config: Value, parsed: BridgeConfig) -> None:
     backend = config["ipMasqBackend"]
     # Both give the same masquerading; ours is made of nftables either way.
     if backend.string() not in ("", "iptables", "nftables"):
-        raise backend.error('is neither "iptables" nor "nftables"')
+        raise backend.error(f'{quoted(backend.string())} is neither "iptables" nor "nftables"')
 
 
 def _ifname(value: Value) -> str:
     name = value.string(_DEFAULT_NAME) or _DEFAULT_NAME
     is_possible = len(name.encode()) < 16 and name not in (".", "..")
     if not is_possible or name.split() != [name] or not _FORBIDDEN_IN_IFNAME.isdisjoint(name):
-        raise value.error("is not a name that a link can have")
+        raise value.error(f"{quoted(name)} is not a name that a link can have", "at most 15 bytes, such as cni0")
     return name
 
 
@@ -128,8 +130,16 @@ def _mac(config: Value, args: str) -> str:
     )
     for value in candidates:
         if value.string():
-            return value.mac()
+            return _mac_of_one(value)
     return ""
+
+
+def _mac_of_one(value: Value) -> str:
+    mac = value.mac()
+    # KERNEL: a link has neither a group's address nor none; it says "cannot assign requested address", and not of what.
+    if mac == NO_MAC or int(mac[1], 16) & 1:
+        raise value.error(f"{quoted(mac)} is not the address of one interface", "the first octet must be even, as 02")
+    return mac
 
 
 def _dns(value: Value) -> Dns | None:
