@@ -110,6 +110,8 @@ class Ipam:
         for own in self._own:
             if own.name == plugin:
                 return _InProcess(own, self._call.for_delegate(own))
+        if found.path and plugin:  # a launcher can neither start the interpreter there nor become root
+            raise self._field.error(f"{quoted(name)} is {plugin} of cnisandbox, which gives no addresses")
         if not found.path:
             where = ":".join(self._call.request.plugin_dirs) or "CNI_PATH, which is empty"
             raise InvalidConfig(

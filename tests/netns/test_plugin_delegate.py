@@ -178,6 +178,17 @@ STATIC: JsonObject = {
 }
 
 
+@pytest.mark.parametrize("name", ["bridge", "loopback"])
+def test_plugin_of_ours_that_gives_no_addresses_is_refused(world: World, plugin_dir: str, name: str) -> None:
+    world.netns("blue")
+    error = Plugins(world, plugin_dir).fail("ADD", changed(NETCONF, ipam={"type": name}))
+    assert (error["code"], error["msg"]) == (
+        7,
+        f"ipam.type: '{name}' is {name} of cnisandbox, which gives no addresses",
+    )
+    assert "veth" not in str(world.ifnames())
+
+
 class TestReference:
     @pytest.fixture
     def mixed(self, world: World, plugin_dir: str) -> Plugins:
