@@ -38,7 +38,7 @@ from _frozen_importlib_external import MAGIC_NUMBER, ExtensionFileLoader, Source
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from types import CodeType
+    from types import CodeType, ModuleType
 
     # name, file, file of its byte code if it can have one, where its submodules are if it is a package, and whether
     # every call needs it
@@ -177,6 +177,12 @@ class _Loader(SourceFileLoader):
     def get_code(self, fullname: str) -> "CodeType":  # noqa: ARG002 - a loader is of one module
         code: CodeType = marshal.loads(self._code)  # noqa: S302 - see _open
         return code
+
+    def exec_module(self, module: "ModuleType") -> None:
+        super().exec_module(module)
+        # What `use` has put in the place of its submodule; `typing` asks for it in this way.
+        if module.__name__ == "collections":
+            module.abc = _collections_abc  # type: ignore[attr-defined]
 
 
 class _Finder:

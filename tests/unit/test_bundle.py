@@ -273,6 +273,24 @@ class TestWriting:
         assert needed >= {"cnisandbox", "cnisandbox.engine", "cnisandbox.plugins.bridge"}
         assert not needed & {"json", "collections", "cnisandbox.late", "cnisandbox.monitor.gate", "cnisandbox._native"}
 
+    def test_what_is_in_no_bundle_finds_the_standard_library_as_it_is(self, directory: Path) -> None:
+        """A profile that nobody has read yet takes `tomllib`, and that `typing`."""
+        bytecode.write_bundles([bytecode.SHIM])
+        script = f"""
+import sys
+from _frozen_importlib_external import SourceFileLoader
+
+sys.path += {launcher.import_directories()!r}
+bundle = type(sys)("cnisandbox.bundle")
+SourceFileLoader(bundle.__name__, {bundle.__file__!r}).exec_module(bundle)
+assert bundle.use({str(directory / "shim.bundle")!r})
+import tomllib, collections.abc
+assert tomllib.loads("a = 1") == {{"a": 1}}
+assert collections.abc is sys.modules["_collections_abc"]
+"""
+        done = subprocess.run([sys.executable, "-IS", "-c", script], capture_output=True, check=False, timeout=20)
+        assert (done.returncode, done.stderr) == (0, b"")
+
     def test_extensions_are_found_where_they_are(self, directory: Path) -> None:
         bytecode.write_bundles()
         search_path, _ = bytecode._list_modules("", "")
