@@ -26,6 +26,7 @@ from cnisandbox.boundary import namespaces, workers
 from cnisandbox.boundary.pages import Pages, fill_gaps
 from cnisandbox.boundary.syscalls import lib
 from cnisandbox.boundary.title import set_title
+from cnisandbox.errors import reason
 from cnisandbox.hints import NamedTuple, NoReturn
 from cnisandbox.light import signal
 from cnisandbox.plugin import Plugin
@@ -158,9 +159,13 @@ class Server:
         """Make slots until each pool is full; those that wait are not counted among calls under way."""
         if time.monotonic() < self._not_before:
             return
-        for pool in self._pools:
-            while self._is_wanted(pool):
-                pool.idle.add(self._fork(pool))
+        try:
+            for pool in self._pools:
+                while self._is_wanted(pool):
+                    pool.idle.add(self._fork(pool))
+        except OSError as error:  # TasksMax, or no memory: calls under way end, and then there is room again
+            self._not_before = time.monotonic() + _RECOVERY_S
+            self._warn(f"fork slot: {reason(error)}")
 
     def _is_wanted(self, pool: Pool) -> bool:
         """Say whether another slot is to be made now.
@@ -177,15 +182,17 @@ class Server:
         blocked = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD}
         signal.pthread_sigmask(signal.SIG_BLOCK, blocked)
         zygote = os.getpid()
-        pid = os.fork()
-        if pid == 0:
-            try:
-                signal.set_wakeup_fd(-1)
-                ends = Ends(pool.listener, self._control, self._build_id, zygote, self._own, self._mounts_fd)
-                slot.live(pool.served, ends, pool.pages)
-            finally:
-                os._exit(3)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, blocked)
+        try:
+            pid = os.fork()
+            if pid == 0:
+                try:
+                    signal.set_wakeup_fd(-1)
+                    ends = Ends(pool.listener, self._control, self._build_id, zygote, self._own, self._mounts_fd)
+                    slot.live(pool.served, ends, pool.pages)
+                finally:
+                    os._exit(3)
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, blocked)
         return pid
 
     def _wait(self, timeout_s: float) -> None:

@@ -323,6 +323,16 @@ class TestDeath:
             single.wait_until_ready()
         single.warm("ADD")
 
+    def test_zygote_that_cannot_fork_lives_on(self, single: Zygote) -> None:
+        """As at TasksMax, in a burst of calls; with systemd its end would be that of all calls under way."""
+        with injected(single.pid, "clone", "error=EAGAIN:when=1") as wait_until_told:
+            single.warm("ADD")
+            wait_until_told(b"INJECTED")
+            single.wait_until_ready()
+        assert single.log == "cnisandbox: fork slot: resource temporarily unavailable\n"
+        assert int(zygotes.status_of(single.pid)["SigBlk"], 16) == 0
+        single.warm("DEL")
+
     def test_nothing_is_left_of_a_slot_that_dies(self, single: Zygote) -> None:
         (slot,) = single.slots()
         workers = [worker.pid for worker in zygotes.children(slot)]
@@ -343,27 +353,44 @@ def stopped_at(pid: int, syscall: str, when: int) -> Iterator[Callable[[], None]
     Yields:
         Waits until it has come so far.
     """
-    inject = f"inject={syscall}:signal=STOP:when={when}"
-    argv = ["strace", "-p", str(pid), "-e", f"trace={syscall}", "-e", inject]
+    with injected(pid, syscall, f"signal=STOP:when={when}") as wait_until_told:
+        try:
+            yield lambda: wait_until_told(b"stopped by SIGSTOP")
+        finally:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
+
+
+@contextmanager
+def injected(pid: int, syscall: str, what: str) -> Iterator[Callable[[bytes], None]]:
+    """Have something happen at system calls of a process.
+
+    Args:
+        pid: The process.
+        syscall: Name of the call.
+        what: As strace(1) has it.
+
+    Yields:
+        Waits until it has come to pass, and strace has said so in these words.
+    """
+    argv = ["strace", "-p", str(pid), "-e", f"trace={syscall}", "-e", f"inject={syscall}:{what}"]
     tracer = subprocess.Popen(argv, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL)
 
-    def wait_until_told(what: bytes) -> None:
+    def wait_until_told(words: bytes) -> None:
         assert tracer.stderr is not None
         seen = b""
-        while what not in seen:
+        while words not in seen:
             ready, _, _ = select.select([tracer.stderr], [], [], 5)
             piece = os.read(tracer.stderr.fileno(), 1 << 16) if ready else b""
-            assert piece, f"{syscall} number {when} did not come to pass: {seen!r}"
+            assert piece, f"{syscall}, {what}: it did not come to pass: {seen!r}"
             seen += piece
 
     try:
         wait_until_told(b"attached")
-        yield lambda: wait_until_told(b"stopped by SIGSTOP")
+        yield wait_until_told
     finally:
         tracer.terminate()
         tracer.communicate(timeout=10)
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGCONT)
 
 
 class TestDelay:
