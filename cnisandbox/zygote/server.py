@@ -278,7 +278,7 @@ class Server:
 
     def _dismiss(self) -> None:
         """End the slots that wait, and make no others."""
-        waiting = {pid for pool in self._pools for pid in pool.idle}
+        waiting, stopped = self._idle(), []
         for pool in self._pools:
             pool.size = 0
         # ORDER: stopped, then heard, then killed: a slot tells us that it takes a call before it tells the launcher, so
@@ -286,15 +286,19 @@ class Server:
         for pid in waiting:
             os.kill(pid, signal.SIGSTOP)
             _, status = os.waitpid(pid, os.WUNTRACED)
-            if not os.WIFSTOPPED(status):
+            if os.WIFSTOPPED(status):
+                stopped.append(pid)
+            else:
                 self._hear()
                 self._bury(pid, status)
         self._hear()
-        for pid in waiting & self._busy.keys():
-            os.kill(pid, signal.SIGCONT)
-        for pool in self._pools:
-            for pid in pool.idle:
-                os.kill(pid, signal.SIGKILL)
+        idle = self._idle()
+        for pid in stopped:
+            # Whoever has taken a call goes on, whether or not there was a descriptor left to watch it with.
+            os.kill(pid, signal.SIGKILL if pid in idle else signal.SIGCONT)
+
+    def _idle(self) -> set[int]:
+        return {pid for pool in self._pools for pid in pool.idle}
 
     def _drain(self) -> None:
         """End: no slot takes another call; those under way go on, for a time."""
@@ -302,7 +306,7 @@ class Server:
         deadline = time.monotonic() + _DRAIN_S
         while True:
             self._wait(0.05)
-            if not self._busy and not any(pool.idle for pool in self._pools):
+            if not self._busy and not self._idle():
                 break
             if time.monotonic() > deadline:
                 for pid in self._living():

@@ -1,5 +1,6 @@
 """What the zygote does once: what none of its children has to do again, and the end of a call."""
 
+import array
 import os
 import signal
 import socket
@@ -11,7 +12,7 @@ from cnisandbox.boundary import seccomp
 from cnisandbox.boundary.levels import Level
 from cnisandbox.boundary.sandbox import NETLINK_NETFILTER, NETLINK_ROUTE, ServiceUser, network_worker
 from cnisandbox.boundary.workers import plan_engine
-from cnisandbox.zygote import server
+from cnisandbox.zygote import protocol, runner, server
 
 USER = ServiceUser(1, 1)
 
@@ -42,9 +43,48 @@ def test_who_was_killed_is_left_to_end(monkeypatch: pytest.MonkeyPatch) -> None:
         started = time.monotonic()
         zygote._wait(0.05)
         waits.append(time.monotonic() - started)
-    for end in (connection, zygote._told, zygote._control):
+    connection.close()
+    close(zygote)
+    assert kills == [(1, signal.SIGKILL)]
+    assert waits[0] < 0.05 <= waits[1]
+
+
+def test_slots_that_have_taken_a_call_go_on_when_the_others_are_dismissed() -> None:
+    """Watched, or not for want of a descriptor: to be stopped is not the end of a call."""
+    pool = server.Pool(runner.SERVED, socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET), 3)
+    zygote = server.Server([pool], bytes(32), -1, lambda _: None)
+    connection, launcher = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    watched, unwatched, waiting = slots = [fork_sleeper() for _ in range(3)]
+    pool.idle.update(slots)
+    try:
+        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [connection.fileno()]))]
+        zygote._control.sendmsg([protocol.STATUS.pack(watched)], rights)
+        zygote._control.sendmsg([protocol.STATUS.pack(unwatched)])
+        zygote._dismiss()
+        assert pool.idle == {waiting}
+        assert os.waitid(os.P_PID, waiting, os.WEXITED | os.WNOWAIT).si_status == signal.SIGKILL
+        for pid in (watched, unwatched):
+            _, status = os.waitpid(pid, os.WCONTINUED)
+            assert os.WIFCONTINUED(status)
+    finally:
+        for pid in slots:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+        for end in (connection, launcher, pool.listener, zygote._busy[watched].connection):
+            end.close()
+        close(zygote)
+
+
+def fork_sleeper() -> int:
+    pid = os.fork()
+    if pid == 0:
+        while True:
+            signal.pause()
+    return pid
+
+
+def close(zygote: server.Server) -> None:
+    for end in (zygote._told, zygote._control):
         end.close()
     for fd in (zygote._wake_fd, zygote._alarm_fd):
         os.close(fd)
-    assert kills == [(1, signal.SIGKILL)]
-    assert waits[0] < 0.05 <= waits[1]
