@@ -93,13 +93,19 @@ static int begins_with(const char *text, const char *beginning)
 	return strncmp(text, beginning, strlen(beginning)) == 0;
 }
 
+/* Whether a path of the call's leads to what we have open: /proc/self/fd/N, /dev/fd/N. A slot has something else there. */
+static int names_descriptor(const char *variable)
+{
+	return begins_with(variable, "CNI") && strstr(variable, "/fd/");
+}
+
 /* A person who starts a plugin by hand, and whoever asks for it, gets the interpreter. */
 static int wants_zygote(int argc, char **envp)
 {
 	int is_call = 0;
 
 	for (; *envp; envp++) {
-		if (begins_with(*envp, "CNISANDBOX_COLD="))
+		if (begins_with(*envp, "CNISANDBOX_COLD=") || names_descriptor(*envp))
 			return 0;
 		if (begins_with(*envp, "CNI_COMMAND=") && (*envp)[sizeof "CNI_COMMAND=" - 1])
 			is_call = 1;

@@ -110,6 +110,17 @@ class TestSameAsCold:
         zygote.warm("ADD", prefix=("sh", "-c", 'cd /run/netns; exec "$@"', "sh"), env={"CNI_NETNS": "./blue"})
         zygote.delete()
 
+    def test_path_of_a_descriptor_means_what_the_caller_has_open(self, single: Zygote) -> None:
+        """Even where a slot has a netns open at that number; other paths below /proc/self are the same for both."""
+        (slot,) = single.slots()
+        links = {number: os.readlink(f"/proc/{slot}/fd/{number}") for number in os.listdir(f"/proc/{slot}/fd")}
+        (number,) = (number for number, link in links.items() if link.startswith("net:"))
+        prefix = ("sh", "-c", f'exec {number}< /run/netns/blue; exec "$@"', "sh")
+        for ifname, place in (("eth0", f"/proc/self/fd/{number}"), ("eth1", f"/dev/fd/{number}")):
+            single.cold("ADD", prefix=prefix, env={"CNI_NETNS": place}, ifname=ifname)
+            assert single.world.run(["ip", "link", "show", ifname], netns="blue").returncode == 0
+        single.warm("ADD", env={"CNI_NETNS": "/proc/self/root/run/netns/blue"}, ifname="eth2")
+
     def test_state_that_root_has_added_meanwhile_is_used(self, world: World, plugin_dir: str) -> None:
         """Where the file system cannot be idmapped, what is root's is given away, at every call."""
         user = service_user()
