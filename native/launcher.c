@@ -216,24 +216,33 @@ static void end_as(int wait_status)
 	_exit(WIFEXITED(wait_status) ? WEXITSTATUS(wait_status) : 1);
 }
 
-/* Wait for the end of a call that was taken. */
+/* Wait for the end of a call that was taken. The zygote is listened to all the time: what a plugin at level root has left
+ * behind in the background keeps the pipe open. */
 static void follow(int fd, int status_fd)
 {
-	struct pollfd waited = { .fd = status_fd, .events = POLLIN };
+	struct pollfd waited[] = { { .fd = status_fd, .events = POLLIN }, { .fd = fd, .events = POLLIN } };
 	unsigned char status;
 	int32_t wait_status;
 	ssize_t count;
+	int ready;
 
-	do {
-		poll(&waited, 1, -1);
-		count = read(status_fd, &status, 1);
-		if (count == 1)
-			_exit(status);
-	} while (count < 0 && errno == EINTR);
-	waited = (struct pollfd){ .fd = fd, .events = POLLIN };
-	if (poll(&waited, 1, OBITUARY_MS) == 1 &&
-	    recv(fd, &wait_status, sizeof wait_status, MSG_DONTWAIT) == sizeof wait_status)
-		end_as(wait_status);
+	while (waited[0].fd >= 0 || waited[1].fd >= 0) {
+		ready = poll(waited, 2, waited[0].fd >= 0 ? -1 : OBITUARY_MS);
+		if (ready == 0)
+			break;
+		if (ready < 0)
+			continue;
+		if (waited[0].revents) {
+			if (read(status_fd, &status, 1) == 1)
+				_exit(status);
+			waited[0].fd = -1;
+		}
+		if (waited[1].revents) {
+			if (recv(fd, &wait_status, sizeof wait_status, MSG_DONTWAIT) == sizeof wait_status)
+				end_as(wait_status);
+			waited[1].fd = -1; /* it has ended, and the engine goes on */
+		}
+	}
 	count = write(1, LOST, sizeof LOST - 1);
 	_exit(1);
 }

@@ -7,6 +7,7 @@ import json
 import os
 import signal
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -186,20 +187,40 @@ def test_profile_that_changes_is_used_by_the_next_call(zygote: Zygote) -> None:
     assert b"not permitted" in call.answer.stdout
 
 
-def test_plugin_that_was_exchanged_is_what_runs(world: World, wrapped: str) -> None:
-    zygote = Zygote(world, wrapped, "--pool", "1")
-    script = '#!/bin/sh\ncat > /dev/null\necho \'{"cniVersion": "1.0.0", "ips": []}\'\n'
+@contextmanager
+def exchanged_loopback(wrapped: str, *commands: str) -> Iterator[None]:
+    """A script in the place of a wrapped plugin."""
+    answer = """echo '{"cniVersion": "1.0.0", "ips": []}'"""
     aside = f"{wrapped}/.cnisandbox/loopback"
     os.rename(aside, f"{aside}.old")
     try:
-        with open(aside, "w", encoding="ascii") as file:
-            file.write(script)
+        Path(aside).write_text("\n".join(["#!/bin/sh", "cat > /dev/null", *commands, answer, ""]), encoding="ascii")
         os.chmod(aside, 0o755)
-        call = zygote.call("ADD", {**NETCONF, "type": "loopback"})
+        yield
     finally:
         os.rename(f"{aside}.old", aside)
+
+
+def test_plugin_that_was_exchanged_is_what_runs(world: World, wrapped: str) -> None:
+    zygote = Zygote(world, wrapped, "--pool", "1")
+    with exchanged_loopback(wrapped):
+        call = zygote.call("ADD", {**NETCONF, "type": "loopback"})
     assert json.loads(call.answer.stdout) == {"cniVersion": "1.0.0", "ips": []}
     assert is_warm(call)
+
+
+@pytest.mark.parametrize("env", [{}, COLD], ids=["warm", "cold"])
+def test_shim_does_not_wait_for_what_a_plugin_at_root_leaves_behind(zygote: Zygote, env: dict[str, str]) -> None:
+    slots = zygote.slots("runner")
+    text = b'summary = "nothing"\nlevel = "root"\n'
+    zygote.world.run(["mkdir", "/etc/cnisandbox/profiles.d"])
+    zygote.world.run(["sh", "-c", "cat > /etc/cnisandbox/profiles.d/loopback.toml"], stdin=text)
+    with exchanged_loopback(zygote.plugins.directory, "sleep 60 < /dev/null > /dev/null 2>&1 &", "echo $! > /run/left"):
+        call, took_s = timed(lambda: zygote.call("ADD", {**NETCONF, "type": "loopback"}, env=env))
+    assert json.loads(call.answer.stdout) == {"cniVersion": "1.0.0", "ips": []}
+    assert took_s < 20
+    assert zygotes.title_of(int(zygote.world.read("/run/left"))).startswith("sleep")
+    assert (zygote.slots("runner") == slots) == (env == COLD)
 
 
 def test_call_is_cold_when_the_zygote_is_stopped_and_takes_a_bounded_time(zygote: Zygote) -> None:
