@@ -81,14 +81,12 @@ class Taken(NamedTuple):
         variables: Its environment.
         standard: Standard input, output, error.
         status_fd: The end of the pipe for its status.
-        directory_fd: The launcher's working directory.
     """
 
     subject: str
     variables: dict[str, str]
     standard: list[int]
     status_fd: int
-    directory_fd: int
 
 
 # Has a call of whom it is told served, with the parameters of it and `Ends.mounts_fd`; says what each role has used.
@@ -219,8 +217,9 @@ def _converse(connection: _socket.socket, ends: Ends, has_subject: bool) -> Take
         if lent is None:
             connection.send(protocol.COLD, _socket.MSG_NOSIGNAL)
             return None
-        standard = _take_over(connection, ends.control, pidfd)
-        return Taken(os.fsdecode(subject), variables, standard, *lent)
+        status_fd, directory_fd = lent
+        standard = _take_over(connection, ends.control, pidfd, directory_fd)
+        return Taken(os.fsdecode(subject), variables, standard, status_fd)
     finally:
         os.close(pidfd)
 
@@ -247,26 +246,35 @@ def _fetch(pidfd: int, number: int) -> int:
     return checked(lib.native_pidfd_getfd(pidfd, number), "pidfd_getfd")
 
 
-def _take_over(connection: _socket.socket, control: _socket.socket, pidfd: int) -> list[int]:
+def _take_over(connection: _socket.socket, control: _socket.socket, pidfd: int, directory_fd: int) -> list[int]:
     """Take the call: from here on it is served, whatever happens to the zygote.
+
+    Args:
+        connection: To the launcher.
+        control: To the zygote.
+        pidfd: The launcher.
+        directory_fd: Its working directory, which becomes ours.
 
     Returns:
         Standard input, output and error of the launcher.
     """
-    # ORDER: first the zygote knows, then we have what a runtime may wait for, then the zygote's death does not end us
-    # any more, then the launcher knows. Whom the zygote kills as one that waits has told no launcher anything. If the
-    # launcher turns away before it knows, its connection ends: the zygote then kills us, stopped or not, which closes
-    # what we have. If the zygote ends, that kills us. Only when the zygote hangs, and we hang between the first fetch
-    # and the word, does a pipe stay open: five system calls, one after the other, none of which waits.
+    # ORDER: first the zygote knows; then we are where the launcher is, which somebody else's file system may refuse, or
+    # never answer; then we have what a runtime may wait for; then the zygote's death does not end us any more; then the
+    # launcher knows. Whom the zygote kills as one that waits has told no launcher anything. If the launcher turns away
+    # before it knows, its connection ends: the zygote then kills us, stopped or not, which closes what we have. If the
+    # zygote ends, that kills us. Only when the zygote hangs, and we hang between the first fetch and the word, does a
+    # pipe stay open: five system calls, one after the other, none of which waits.
     try:
         rights = [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, array.array("i", [connection.fileno()]))]
         control.sendmsg([protocol.STATUS.pack(os.getpid())], rights, _socket.MSG_NOSIGNAL)
+        os.fchdir(directory_fd)
+        os.close(directory_fd)
         standard = [_fetch(pidfd, number) for number in range(3)]
         prctl.set_pdeathsig(0)
         # It succeeds when the launcher has not turned away: so what was fetched is of the launcher, and not of the
         # interpreter that it has become since.
         connection.send(protocol.TAKEN, _socket.MSG_NOSIGNAL)
-    except OSError:  # the zygote has ended, or the launcher has turned away
+    except OSError:  # the zygote has ended, or the launcher has turned away, or is where we may not be
         os._exit(0)
     return standard
 
@@ -369,9 +377,7 @@ def _variables(environment: bytes) -> dict[str, str]:
 
 
 def _adopt(taken: Taken) -> None:
-    """Make the call's environment, descriptors and working directory ours, as an exec would have."""
-    os.fchdir(taken.directory_fd)
-    os.close(taken.directory_fd)
+    """Make the call's environment and descriptors ours, as an exec would have."""
     for target, fd in enumerate(taken.standard):
         os.dup2(fd, target)
         os.close(fd)

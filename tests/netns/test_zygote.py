@@ -49,6 +49,7 @@ TAKING = (
     ("recvmsg", 1),  # the request
     ("pidfd_getfd", 1),  # the end of the launcher's pipe
     ("sendmsg", 1),  # the zygote is told
+    ("fchdir", 1),  # the launcher's working directory
     ("pidfd_getfd", 2),  # standard input
     ("pidfd_getfd", 4),  # standard error
     ("prctl", 1),  # it does not end with the zygote any more
@@ -342,6 +343,16 @@ class TestDeath:
             single.wait_until_ready()
         assert single.log == "cnisandbox: fork slot: resource temporarily unavailable\n"
         assert int(zygotes.status_of(single.pid)["SigBlk"], 16) == 0
+        single.warm("DEL")
+
+    def test_call_is_cold_where_its_slot_may_not_be(self, single: Zygote) -> None:
+        """Root may stand in a directory that it could not enter: one of a user's FUSE, after sudo."""
+        (slot,) = single.slots()
+        with injected(slot, "fchdir", "error=EACCES") as wait_until_told:
+            call = single.call("ADD")
+            wait_until_told(b"INJECTED")
+        assert call.attestations["engine"]["pid"] == call.launcher
+        single.wait_until_ready()
         single.warm("DEL")
 
     def test_nothing_is_left_of_a_slot_that_dies(self, single: Zygote) -> None:

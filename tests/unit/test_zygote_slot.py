@@ -48,11 +48,8 @@ def test_environment_is_read_as_an_interpreter_does(environment: bytes, variable
 def test_a_call_has_its_own_variables_and_no_others(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("FROM_BEFORE", "1")
     monkeypatch.setattr(os, "environ", os.environ)  # so that it is put back
-    monkeypatch.chdir(tmp_path)
-    directory_fd = os.open("/", os.O_PATH)
-    slot._adopt(Taken("", {"CNI_ARGS": "K=V"}, [], -1, directory_fd))
+    slot._adopt(Taken("", {"CNI_ARGS": "K=V"}, [], -1))
     assert {**os.environ} == {"CNI_ARGS": "K=V"}
-    assert Path.cwd() == Path("/")
 
 
 def test_a_plugin_that_is_executed_as_it_is_gets_the_calls_variables() -> None:
