@@ -47,8 +47,15 @@ _LEVELS = ("", "hardened", "mediated")
 
 
 class Self(NamedTuple):
-    """What a launcher's process must have in common with ours."""
+    """What a launcher's process must have in common with ours.
 
+    Attributes:
+        place: Its namespaces, and the path of its root; nothing that is looked at there can hold us up.
+        facts: What else has to be the same.
+        capabilities: What must not be fewer.
+    """
+
+    place: tuple[str, ...]
     facts: tuple[object, ...]
     capabilities: int
 
@@ -306,34 +313,40 @@ def _receive(connection: _socket.socket, nonce: bytes, pid: int) -> tuple[bytes,
 
 def own_facts() -> Self:
     """What a launcher's process is compared with: ours; a slot has it of its zygote, as a fork does."""
-    return _facts("self")
+    directory = "/proc/self"
+    return Self(_place(directory), *_facts(directory))
 
 
-def _facts(process: str) -> Self:
-    """What has to be the same in a launcher's process, and the capabilities that must not be fewer.
+def _place(directory: str) -> tuple[str, ...]:
+    """Say which namespaces a process is in, and where its root is.
+
+    Raises:
+        OSError: it has gone.
+    """
+    return (*(os.readlink(f"{directory}/ns/{name}") for name in _SAME), os.readlink(f"{directory}/root"))
+
+
+def _facts(directory: str) -> tuple[tuple[object, ...], int]:
+    """What else has to be the same in a launcher's process, and the capabilities that must not be fewer.
 
     Raises:
         OSError: it has gone.
         ValueError: the kernel does not say.
     """
-    directory = f"/proc/{process}"
-    namespaces = tuple(os.readlink(f"{directory}/ns/{name}") for name in _SAME)
     root = os.stat(f"{directory}/root")
     fd = os.open(f"{directory}/status", os.O_RDONLY | os.O_CLOEXEC)
     try:
         status = os.read(fd, _STATUS_BYTES)
     finally:
         os.close(fd)
-    # The root by number and by path: a directory that it is mounted at again has the same number.
-    place = (root.st_dev, root.st_ino, os.readlink(f"{directory}/root"))
     facts = (
-        namespaces,
-        place,
+        # By number, and by path in its place: a directory that it is mounted at again has the same number.
+        (root.st_dev, root.st_ino),
         status_field(status, b"NoNewPrivs"),
         status_field(status, b"Seccomp"),
         _label(directory),
     )
-    return Self(facts, int(status_field(status, b"CapEff"), 16))
+    return facts, int(status_field(status, b"CapEff"), 16)
 
 
 def _label(directory: str) -> bytes:
@@ -350,11 +363,15 @@ def _label(directory: str) -> bytes:
 
 
 def _is_fit(pid: int, own: Self) -> bool:
+    directory = f"/proc/{pid}"
     try:
-        peer = _facts(str(pid))
+        # ORDER: the place first: a root that is elsewhere may be of a file system that never answers, such as FUSE.
+        if _place(directory) != own.place:
+            return False
+        facts, capabilities = _facts(directory)
     except (OSError, ValueError):
         return False
-    return peer.facts == own.facts and peer.capabilities & own.capabilities == own.capabilities
+    return facts == own.facts and capabilities & own.capabilities == own.capabilities
 
 
 def _has_ended(pidfd: int) -> bool:

@@ -30,7 +30,7 @@ from cnisandbox.boundary.sandbox import service_user
 from cnisandbox.cli import build
 from cnisandbox.zygote import protocol
 from tests.interop.plugin_calls import JsonObject, changed, with_prev_result
-from tests.netns import zygotes
+from tests.netns import silent_root, zygotes
 from tests.netns.zygotes import DIRECTORY, LOOPBACK, NETCONF, Call, Zygote, timed
 from tests.world import World, new_world, wait_until
 
@@ -722,6 +722,19 @@ class TestGarbage:
         assert slot not in single.slots()  # it has served the call, when the silent one's time was over
         single.wait_until_ready()
         single.warm("DEL")
+
+    def test_root_that_never_answers_costs_others_no_more_than_silence(self, single: Zygote) -> None:
+        """Whoever is in a container and may mount can have one; a slot must not look into it."""
+        (slot,) = single.slots()
+        program = ["unshare", "--mount", sys.executable, silent_root.__file__, DIRECTORY, "bridge"]
+        peer = single.world.popen(program, stdin=subprocess.DEVNULL)
+        assert peer.stdout is not None
+        assert peer.stdout.readline() == b"connected\n", peer.communicate()
+        time.sleep(0.1)  # the slot has accepted
+        wait_until(lambda: single.slots() == [slot], timeout=2 * BOUND_S)
+        single.warm("ADD")
+        peer.kill()
+        peer.communicate()
 
     def test_other_users_cannot_connect(self, single: Zygote) -> None:
         with pytest.raises(PermissionError):
