@@ -60,8 +60,8 @@ ExecReload=kill -HUP $MAINPID
 KillMode=mixed
 TimeoutStopSec=45
 # A call is root's work for a runtime, which such units protect in the same way; one that is killed is an error of that
-# call, and no reason to end the others.
-OOMScoreAdjust=-999
+# call, and no reason to end the others. This is the zygote's, which is never chosen; its calls have -999.
+OOMScoreAdjust=-1000
 OOMPolicy=continue
 TasksMax=2048
 MemoryMax=2G

@@ -42,6 +42,7 @@ from cnisandbox.zygote import protocol
 _REQUEST_TIMEOUT_S = 0.5
 _STATUS_BYTES = 8192
 _SAME = ("mnt", "net", "pid", "user")
+_OOM_SCORE_MAX = 1000
 # The levels that a slot is prepared for; the others are for measuring.
 _LEVELS = ("", "hardened", "mediated")
 
@@ -160,6 +161,7 @@ def live(served: Served, ends: Ends, pages: dict[str, Pages]) -> NoReturn:
 
     try:
         _end_with_the_zygote(ends.zygote)
+        _end_before_the_zygote()
         ahead = served.prepare(settle, ends.mounts_fd)
         os.close(ends.mounts_fd)
         taken = _take(ends, served.has_subject)
@@ -181,6 +183,18 @@ def _end_with_the_zygote(zygote: int) -> None:
         signal.signal(number, signal.SIG_DFL)
     # ORDER: after the handlers, which are the zygote's; it has blocked their signals while it forked.
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+
+def _end_before_the_zygote() -> None:
+    """Be chosen before the zygote when memory is used up: it maps more than any of us, and calls end with the service.
+
+    KERNEL: the unit's score, -1000, keeps the zygote from being chosen at all; one more is like any other.
+    """
+    fd = os.open("/proc/self/oom_score_adj", os.O_RDWR | os.O_CLOEXEC)
+    try:
+        os.write(fd, b"%d" % min(int(os.read(fd, 16)) + 1, _OOM_SCORE_MAX))
+    finally:
+        os.close(fd)
 
 
 def _take(ends: Ends, has_subject: bool) -> Taken:

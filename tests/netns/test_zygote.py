@@ -355,6 +355,15 @@ class TestDeath:
         single.wait_until_ready()
         single.warm("DEL")
 
+    def test_slot_and_engine_are_killed_before_the_zygote_when_memory_is_used_up(self, single: Zygote) -> None:
+        def score(pid: int) -> int:
+            return int(Path(f"/proc/{pid}/oom_score_adj").read_text())
+
+        underway = single.begin("ADD")
+        calls = [*single.slots("runner"), underway.engine, *zygotes.descendants(underway.engine)]
+        assert {score(pid) for pid in calls} == {score(single.pid) + 1}
+        underway.finish()
+
     def test_nothing_is_left_of_a_slot_that_dies(self, single: Zygote) -> None:
         (slot,) = single.slots()
         workers = [worker.pid for worker in zygotes.children(slot)]
