@@ -72,7 +72,7 @@ class TestPages:
         zygote.kill()
         zygote.start(prefix=WITHOUT_PAGES)
         control = faults_of_a_call(zygote)
-        assert control > 300
+        assert control > 200
         assert count < control / 3
 
     def test_the_idle_zygote_keeps_to_its_memory(self, world: World, plugin_dir: str) -> None:
