@@ -133,8 +133,7 @@ class Judge:
         try:
             messages = decode_datagram(protocol, datagram)
         except CodecError as error:
-            what = {"type": "undecodable", "bytes": len(datagram), "begins": datagram[:32].hex()}
-            return Verdict(False, b"", errno.EPERM, (Record(netns, what, "", f"malformed: {error}"),))
+            return _malformed(netns, datagram, error)
         records = tuple([self._record(netns, protocol, message) for message in messages])
         if not all(record.permit for record in records):
             if self._gone is not None and len(messages) == 1:
@@ -143,7 +142,11 @@ class Judge:
                 instead = stand_in(protocol, messages)
             return Verdict(False, instead, 0 if instead else errno.EPERM, records)
         translated = [self._translated(message) for message in messages]
-        return Verdict(True, encode_datagram(protocol, translated), 0, records)
+        try:
+            encoded = encode_datagram(protocol, translated)
+        except CodecError as error:  # with what it has left out, such as the NUL behind a name, it is too long
+            return _malformed(netns, datagram, error)
+        return Verdict(True, encoded, 0, records)
 
     def after_send(self, verdict: Verdict) -> None:
         """Learn which links a datagram that was sent has made.
@@ -397,6 +400,11 @@ class Judge:
     def _own_descriptor(self, descriptor: int) -> int:
         netns = self._snapshot.netns_of(descriptor)  # what it meant when it was judged, whatever it is now
         return -1 & 0xFFFFFFFF if netns is None else self._world.descriptor_of(netns)
+
+
+def _malformed(netns: str, datagram: bytes, error: CodecError) -> Verdict:
+    what = {"type": "undecodable", "bytes": len(datagram), "begins": datagram[:32].hex()}
+    return Verdict(False, b"", errno.EPERM, (Record(netns, what, "", f"malformed: {error}"),))
 
 
 def _forbidden(protocol: int, name: str, message: Message, paths: list[str]) -> str:

@@ -14,6 +14,7 @@ import pytest
 
 from cnisandbox.netlink.codec import HEADER, Attributes
 from cnisandbox.netlink.datagram import (
+    MAX_DATAGRAM,
     NETLINK_GENERIC,
     NETLINK_NETFILTER,
     NETLINK_ROUTE,
@@ -333,6 +334,17 @@ def test_a_link_that_was_there_before_is_never_of_this_session() -> None:
     )
     engine.after_send(sent(engine, link(NEWLINK, 0, REQUEST | CREATE, ifname="new1", linkinfo={"kind": "bridge"})))
     assert not sent(engine, link(DELLINK, 9)).is_permitted
+
+
+def test_a_datagram_that_becomes_too_long_when_it_is_encoded_is_refused() -> None:
+    """A name is taken without its NUL, and sent with it."""
+    engine = judge(permit(messages=("RTM_GETLINK",), links=("any",), attributes=("ifname", "master", "ext_mask")))
+    attributes = struct.pack("=HH12sHHiHHi", 16, 3, b"twelve_bytes", 8, 10, 3, 8, 29, 0)
+    get = struct.pack("=IHHII16x", 64, GETLINK, REQUEST, 7, 0) + attributes
+    assert len(engine.judge("host", NETLINK_ROUTE, get).datagram) == len(get) + 4
+    verdict = engine.judge("host", NETLINK_ROUTE, get * (MAX_DATAGRAM // len(get)))
+    assert (verdict.datagram, verdict.errno) == (b"", errno.EPERM)
+    assert "malformed" in reason(verdict)
 
 
 def test_who_knows_of_a_link_is_told_that_it_is_gone() -> None:
