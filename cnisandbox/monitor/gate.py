@@ -25,7 +25,9 @@ from cnisandbox.light import suppress
 from cnisandbox.monitor.client import CHANGE_SYSCTL, NFTABLES, OPEN, READ_SYSCTL, RECEIVE, SEND, WRITE_SYSCTL
 from cnisandbox.monitor.sender import deliver
 from cnisandbox.monitor.world import KernelWorld
+from cnisandbox.netlink.codec import CodecError
 from cnisandbox.netlink.datagram import NETLINK_ROUTE
+from cnisandbox.netlink.message import NLMSG_ERROR, split_messages
 from cnisandbox.nft.connection import rules_of, run_text
 from cnisandbox.policy.judge import Judge, LinkFacts, Record, Session, Verdict
 from cnisandbox.policy.own import complaint_about_commands, permits_of, sysctls_of
@@ -36,6 +38,8 @@ _CONTAINER_FD = 3
 # LIMIT: a dump's datagram is at most 32 KiB; for 128 KiB the C library would map memory anew at each call.
 _RECEIVE_BYTES = 1 << 16
 _TIMEOUT_S = 10
+# LIMIT: messages whose answers always have room: a dump's takes 36 KiB, and the smallest default buffer has 208.
+_FEW = 4
 # LIMIT: names of links for one key; the bridge plugin gives four.
 _NAMES = 16
 _SOL_NETLINK = 270
@@ -175,15 +179,25 @@ class _Gate:
         for record in verdict.records:
             self._log.write(record)
         endpoint = self._endpoint(protocol)
+        is_making = verdict.is_permitted and self._judge.is_making
+        if is_making:
+            _require_empty(endpoint)
         deliver(endpoint.fileno(), verdict, 1 << CAP_NET_ADMIN)
-        self._unlearned = verdict
-        answers = b""
+        # A lost answer, which the peer cannot bring about with so few, counts as no failure: what may have been made
+        # has to be taken back.
+        self._unlearned = verdict if len(verdict.records) <= _FEW else None
+        answers, is_whole = b"", False
         # Behind a message that is not padded there can be no other.
         while len(answers) < _RECEIVE_BYTES and not len(answers) % 4:
             try:
                 answers += _receive(endpoint, _socket.MSG_DONTWAIT)
             except BlockingIOError:
+                is_whole = True
                 break
+        # TRUST: the peer may ask for what the kernel refuses, in order that the link of somebody else, who makes one of
+        # that name at the same time, is taken for its own.
+        if is_making and not (is_whole and _is_all_done(answers)):
+            self._unlearned = None
         return answers
 
     def learn(self) -> None:
@@ -212,6 +226,29 @@ class _Gate:
         import json  # noqa: PLC0415 - see cnisandbox/late.py
 
         return run_text(json.dumps(json.loads(text)))
+
+
+def _require_empty(endpoint: _socket.socket) -> None:
+    """Insist that no answer is waiting, which could be taken for one to what is sent next.
+
+    KERNEL: who has no room for an answer gets none from then on, until all that waits has been read; so none is lost
+    in front of one that is there.
+
+    Raises:
+        OSError: EBUSY: there is one.
+    """
+    with suppress(BlockingIOError):
+        _receive(endpoint, _socket.MSG_DONTWAIT)
+        raise OSError(errno.EBUSY, "answers have not been read")
+
+
+def _is_all_done(answers: bytes) -> bool:
+    """Say whether there are answers, none of which is a failure; the kernel answers each failure, asked to or not."""
+    try:
+        failures = [type_ == NLMSG_ERROR and any(body[:4]) for (type_, _, _, _), body in split_messages(answers)]
+    except CodecError:
+        return False
+    return bool(failures) and not any(failures)
 
 
 def _receive(endpoint: _socket.socket, flags: int = 0) -> bytes:

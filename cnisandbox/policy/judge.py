@@ -116,6 +116,8 @@ class Judge:
         # The permits for a netns and a type of message, when there was one.
         self._fitting: dict[tuple[str, str], list[Permit]] = {}
         self._births: list[_Birth] = []
+        # Whether the datagram also changes a link that is there.
+        self._is_changing = False
         # The link that a message names, which the sender may know of and which is not there: number and name.
         self._gone: tuple[int, str] | None = None
 
@@ -128,6 +130,7 @@ class Judge:
             datagram: What the sender wrote; any bytes.
         """
         self._births = []
+        self._is_changing = False
         self._gone = None
         self._snapshot.renew()
         try:
@@ -146,13 +149,21 @@ class Judge:
             encoded = encode_datagram(protocol, translated)
         except CodecError as error:  # with what it has left out, such as the NUL behind a name, it is too long
             return _malformed(netns, datagram, error)
+        if self._is_changing:
+            self._births = []
         return Verdict(True, encoded, 0, records)
+
+    @property
+    def is_making(self) -> bool:
+        """Whether the datagram that was judged last would make links, which `after_send` looks for."""
+        return bool(self._births)
 
     def after_send(self, verdict: Verdict) -> None:
         """Learn which links a datagram that was sent has made.
 
         A link counts as made in this session if none of its name was there when the message was judged, and one is now:
-        the kernel is asked anew.
+        the kernel is asked anew. None of a datagram counts that also changes a link: that one may have been given the
+        name, or moved to where the name was free, and then the kernel has made none.
         """
         if not verdict.is_permitted:
             return
@@ -261,6 +272,7 @@ class Judge:
         self._links.note_seen(netns, facts.ifindex)
         if name == "RTM_GETLINK":
             return ""
+        self._is_changing = True
         if permit.kinds and facts.kind not in permit.kinds:
             return f"link {facts.ifname} of kind {facts.kind or 'none'}"
         kind = attributes.get("linkinfo", {}).get("kind")

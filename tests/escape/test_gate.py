@@ -14,22 +14,26 @@ import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
+from unittest import mock
 
 import pytest
 
 from cnisandbox import late  # noqa: F401 - before the drop, as without a bundle
+from cnisandbox.audit.log import AuditLog
 from cnisandbox.boundary import namespaces
 from cnisandbox.boundary.levels import Level
 from cnisandbox.boundary.sandbox import NETLINK_NETFILTER, NETLINK_ROUTE, network_worker, service_user, spawn
 from cnisandbox.boundary.wire import Channel
 from cnisandbox.errors import BoundaryViolation
 from cnisandbox.monitor import gate
-from cnisandbox.monitor.client import CHANGE_SYSCTL, NFTABLES, WRITE_SYSCTL, Gate, GateSocket
+from cnisandbox.monitor.client import CHANGE_SYSCTL, NFTABLES, OPEN, SEND, WRITE_SYSCTL, Gate, GateSocket
 from cnisandbox.netlink.links import delete_link_by_index
+from cnisandbox.policy.judge import Verdict
 from tests.escape.hostile_plugin import (
     CREATE,
     DELLINK,
     EXCL,
+    GETLINK,
     IFNAME,
     LINK,
     LINK_NETNSID,
@@ -76,7 +80,7 @@ def prepare(world: World) -> None:
 
 
 @contextmanager
-def gate_of(role: str) -> Iterator[Gate]:
+def gate_of(role: str, names: dict[str, list[str]] = NAMES) -> Iterator[Gate]:
     """Fork a worker and have it be a gate."""
     netns = namespaces.open_netns("/run/netns/blue")
     protocols = (NETLINK_ROUTE, NETLINK_NETFILTER) if role == "host worker" else (NETLINK_ROUTE,)
@@ -94,7 +98,7 @@ def gate_of(role: str) -> Iterator[Gate]:
         found.append(Gate(channel))
         return lambda *_: None
 
-    worker.become_gate(NAMES, connect)
+    worker.become_gate(names, connect)
     try:
         yield found[0]
     finally:
@@ -227,6 +231,74 @@ def test_a_descriptor_of_anything_else_names_no_netns(world: World) -> None:
         other = peer(attribute(IFNAME, text("eth7")), attribute(NET_NS_FD, struct.pack("=i", descriptor)))
         message = link(NEWLINK, attribute(IFNAME, text("veth11111111")), info("veth", other), flags=MAKE)
         assert world.call(outcome, HOST, message, True) == errno.EPERM
+
+
+TWO_BRIDGES = {"bridge": ["cni0", "cni1"], "host": []}
+PEER = peer(attribute(IFNAME, text("eth0")), attribute(NET_NS_FD, number(3)))
+MAKE_CNI1 = link(NEWLINK, attribute(IFNAME, text("cni1")), info("bridge"), flags=MAKE)
+
+
+def answers_to_deletion_behind(message: bytes, ifindex: int) -> list[int]:
+    """Send a datagram through a gate, then the deletion of cni1, which has that number if it is not a new one."""
+    with gate_of(HOST, TWO_BRIDGES) as through:
+        endpoint: Any = _Endpoint(through)
+        first = answer_to(endpoint, message)
+        return [first, answer_to(endpoint, link(DELLINK, ifindex=ifindex or socket.if_nametoindex("cni1")))]
+
+
+def test_a_link_that_was_made_can_be_deleted(world: World) -> None:
+    """The control of the next one."""
+    prepare(world)
+    assert world.call(answers_to_deletion_behind, MAKE_CNI1, 0) == [0, 0]
+    assert "cni1" not in world.ifnames()
+
+
+def test_a_link_that_is_given_the_name_of_one_to_be_made_was_not_made(world: World) -> None:
+    prepare(world)
+    ifindex = indexes(world)["cni0"]
+    rename = link(SETLINK, attribute(IFNAME, text("cni1")), ifindex=ifindex)
+    assert world.call(answers_to_deletion_behind, rename + MAKE_CNI1, ifindex) == [0, errno.EPERM]
+    assert "cni1" in world.ifnames()
+
+
+def outcomes_of_deletion(makes_it_first: bool) -> list[int]:
+    """Ask a gate in this process for a link, which somebody else may make when the judge has looked; then delete it."""
+    served = gate._Gate(HOST, "bridge", "eth0", TWO_BRIDGES, AuditLog(-1, "bridge", "", "eth0"))
+    endpoint = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0)
+    deliver = gate.deliver
+
+    def deliver_late(fd: int, verdict: Verdict, effective: int) -> None:
+        if makes_it_first:
+            answer_to(endpoint, MAKE_CNI1)
+        deliver(fd, verdict, effective)
+
+    def outcome_of(message: bytes) -> int:
+        _, answers = served.take([SEND, NETLINK_ROUTE, message, 0])
+        assert isinstance(answers, bytes)
+        return -int(struct.unpack_from("=i", answers, 16)[0])
+
+    served.take([OPEN, NETLINK_ROUTE, None, 0])
+    with mock.patch.object(gate, "deliver", deliver_late):
+        first = outcome_of(MAKE_CNI1)
+    return [first, outcome_of(link(DELLINK, ifindex=socket.if_nametoindex("cni1")))]
+
+
+@pytest.mark.parametrize(("makes_it_first", "expected"), [(False, [0, 0]), (True, [errno.EEXIST, errno.EPERM])])
+def test_a_link_that_somebody_else_has_made_meanwhile_was_not_made(
+    world: World, makes_it_first: bool, expected: list[int]
+) -> None:
+    prepare(world)
+    assert world.call(outcomes_of_deletion, makes_it_first) == expected
+
+
+def test_no_link_is_made_while_answers_are_unread(world: World) -> None:
+    """There is no room for the kernel to say that it has failed; and what is there could be taken for its answer."""
+    prepare(world)
+    looks = link(GETLINK, attribute(IFNAME, text("cni0"))) * 100
+    too_many = [OPEN, NETLINK_ROUTE, None, 0, SEND, NETLINK_ROUTE, looks, errno.ENOBUFS]
+    make = link(NEWLINK, attribute(IFNAME, text("veth11111111")), info("veth", PEER), flags=MAKE)
+    outcomes = world.call(outcomes_of, HOST, [*too_many, SEND, NETLINK_ROUTE, make, 0])
+    assert outcomes[2:] == [errno.ENOBUFS, "No buffer space available", errno.EBUSY, "answers have not been read"]
 
 
 def ask(role: str, operation: int, where: object, data: bytes | None = None) -> int:

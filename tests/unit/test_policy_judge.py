@@ -336,6 +336,27 @@ def test_a_link_that_was_there_before_is_never_of_this_session() -> None:
     assert not sent(engine, link(DELLINK, 9)).is_permitted
 
 
+@pytest.mark.parametrize("change", [link(SETLINK, 3, ifname="new1"), link(SETLINK, 3, net_ns_fd=8)])
+def test_a_link_that_may_have_got_the_name_of_one_to_be_made_is_not_of_this_session(change: Message) -> None:
+    kernel = Kernel()
+    engine = judge(
+        permit(
+            messages=("RTM_NEWLINK", "RTM_SETLINK"),
+            links=("name:new?", "name:cni?"),
+            kinds=("bridge",),
+            attributes=("ifname", "net_ns_fd", "linkinfo.kind"),
+        ),
+        permit(messages=("RTM_DELLINK",), links=("created",)),
+        kernel=kernel,
+    )
+    make = link(NEWLINK, 0, REQUEST | CREATE | EXCL, ifname="new1", linkinfo={"kind": "bridge"})
+    verdict = sent(engine, change, make)
+    assert verdict.is_permitted
+    kernel.links["host", 3] = LinkFacts(3, "new1", "bridge", 0, None)
+    engine.after_send(verdict)
+    assert not sent(engine, link(DELLINK, 3)).is_permitted
+
+
 def test_a_datagram_that_becomes_too_long_when_it_is_encoded_is_refused() -> None:
     """A name is taken without its NUL, and sent with it."""
     engine = judge(permit(messages=("RTM_GETLINK",), links=("any",), attributes=("ifname", "master", "ext_mask")))
