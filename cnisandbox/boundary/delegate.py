@@ -22,7 +22,8 @@ from cnisandbox.errors import InvalidConfig, IoFailure, quoted, reason
 from cnisandbox.hints import NamedTuple, NoReturn
 from cnisandbox.light import signal
 
-# LIMIT: bytes of a result; libcni has no limit, but no honest result is longer than the longest netconf.
+# LIMIT: bytes of both outputs, which have to fit into one message; libcni has no limit, but no honest result is longer
+# than the longest netconf.
 _OUTPUT_BYTES = 1 << 20
 # LIMIT: seconds; the reference dhcp plugin may try for minutes, but a runtime does not wait for so long.
 _TIME_LIMIT_S = 50.0
@@ -275,7 +276,7 @@ def _exchange(stdin_fd: int, data: bytes, output_fds: tuple[int, int], path: str
                     piece = os.read(fd, 1 << 16)
                     outputs[fd] += piece
                     is_over = not piece
-                if len(outputs.get(fd, b"")) > _OUTPUT_BYTES:
+                if sum(map(len, outputs.values())) > _OUTPUT_BYTES:
                     raise IoFailure(f"run plugin {quoted(path)}: it wrote more than {_OUTPUT_BYTES} bytes")
                 if is_over:
                     poll.unregister(fd)

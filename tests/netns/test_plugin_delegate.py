@@ -150,8 +150,8 @@ BROKEN = {
     "version-unknown": (answering(ADDRESS.replace("1.0.0", "9.0.0")),),
     "dies-by-signal": ("kill -SEGV $$",),
     "fails-without-a-word": ("exit 3",),
-    "says-too-much": ("head -c 2000000 /dev/zero | tr '\\0' ' '",),
-    "writes-too-much-to-stderr": ("head -c 2000000 /dev/zero | tr '\\0' '!' >&2",),
+    "says-too-much": ("yes 2>/dev/null | head -c 2000000",),
+    "writes-too-much-to-stderr": ("yes 2>/dev/null | head -c 2000000 >&2",),
     "cannot-be-executed": (),
 }
 
@@ -164,6 +164,15 @@ def test_broken_plugin_is_an_error_and_nothing_is_left(plugins: Plugins, name: s
     assert "defect of cnisandbox" not in error.get("details", "")
     changes = differences(before, observe(plugins.world, "blue").state)
     assert [path for path in changes if not re.fullmatch(MAY_REMAIN, path)] == []
+
+
+def test_plugin_that_says_too_much_on_two_outputs_is_still_told_to_give_back(plugins: Plugins) -> None:
+    """Neither is too long, and together they do not fit into one message."""
+    lots = "yes 2>/dev/null | head -c 1048576"
+    write_plugin(plugins.world, f'[ "$CNI_COMMAND" = ADD ] && {lots} && {lots} >&2; exit 0')
+    error = plugins.fail("ADD", NETCONF)
+    assert error["msg"].endswith("it wrote more than 1048576 bytes")
+    assert "details" not in error, error
 
 
 def test_plugin_need_not_read_what_it_does_not_use(plugins: Plugins) -> None:
