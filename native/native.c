@@ -2,6 +2,8 @@
  * sequence that cannot be taken apart, and returns its result or -errno. No policy here: what is allowed is decided in
  * cnisandbox/boundary. */
 #define _GNU_SOURCE
+#define Py_LIMITED_API 0x030B0000
+#include <Python.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/capability.h>
@@ -329,13 +331,42 @@ int native_userns_for_idmap(unsigned int inside_uid, unsigned int outside_uid, u
 	return result;
 }
 
+/* The interpreter has pools for what takes up to 512 bytes, one size in each (Objects/obmalloc.c). In one that nobody has
+ * used yet blocks come one after the other: a whole pool of those tells that none of that size has gaps left. */
+static void fill_gaps_of_objects(size_t size)
+{
+	enum { POOL = 16 << 10, HEAD = 48, MOST = 256 << 10 };
+	const size_t whole = (POOL - HEAD) / size;
+	char *first = NULL;
+	size_t count = 0;
+
+	for (size_t tries = MOST / size; tries && count < whole; tries--) {
+		char *block = PyObject_Malloc(size);
+
+		if (!block)
+			break;
+		if (block != first + count * size) {
+			first = block;
+			count = 0;
+		}
+		count++;
+	}
+	while (count)
+		PyObject_Free(first + --count * size);
+}
+
 /* See cnisandbox/boundary/pages.py. What is given back at the end lies at the top of the heap, above all gaps. */
 void native_fill_gaps(void)
 {
 	const size_t largest = 64 << 10, small = 1 << 10;
+	PyGILState_STATE state = PyGILState_Ensure();
 	char *volatile piece;
-	char *top = malloc(2 * largest - 4096); /* less than what is mapped by itself */
+	char *top;
 
+	for (size_t size = 16; size <= 512; size += 16)
+		fill_gaps_of_objects(size);
+	PyGILState_Release(state);
+	top = malloc(2 * largest - 4096); /* less than what is mapped by itself */
 	if (!top)
 		return;
 	for (size_t size = largest; size >= 16; size -= size > small ? 512 : 16) {

@@ -123,7 +123,8 @@ def _joined(parts: "Iterable[array[int]]") -> "array[int]":
 def fill_gaps() -> None:
     """Use up what is free between things that stay, so that children get new things side by side.
 
-    Importing leaves thousands of small gaps all over the heap. Whoever takes one after a fork copies the page that it
-    is on: an environment of thirty variables copies fifty pages.
+    Importing leaves thousands of small gaps all over the heap, and between small objects. Whoever takes one after a
+    fork copies the page that it is on: an environment of thirty variables copies fifty pages, and every process fifty
+    for its small objects.
     """
     lib.native_fill_gaps()

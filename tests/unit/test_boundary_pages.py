@@ -5,10 +5,14 @@ import subprocess
 import sys
 from array import array
 
+import pytest
+
 from cnisandbox.boundary.pages import Pages, merged
 
 PAGE = mmap.PAGESIZE
-SIZES = range(600, 1000, 16)  # more than Python's own allocator has, less than what goes to the top of the heap
+OBJECTS = range(48, 480, 16)  # of these Python's own allocator has pools
+PIECES = range(600, 1000, 16)  # more than that, less than what goes to the top of the heap
+ROUNDS = 8
 
 
 def pages(*written: int, read: tuple[int, ...] = ()) -> Pages:
@@ -30,20 +34,20 @@ def test_of_one_alone_nothing_changes() -> None:
     assert merged([alone]) == alone
 
 
-def test_without_gaps_things_lie_side_by_side() -> None:
-    with_gaps, without = _pages_of_new_things(""), _pages_of_new_things("fill_gaps()")
-    assert without <= sum(SIZES) // PAGE + 4 < with_gaps
+@pytest.mark.parametrize(("sizes", "begun"), [(OBJECTS, len(OBJECTS)), (PIECES, 10)])
+def test_without_gaps_things_lie_side_by_side(sizes: range, begun: int) -> None:
+    with_gaps, without = _pages_of_new_things(sizes, ""), _pages_of_new_things(sizes, "fill_gaps()")
+    assert without <= ROUNDS * sum(sizes) // PAGE + begun < with_gaps
 
 
-def _pages_of_new_things(first: str) -> int:
+def _pages_of_new_things(sizes: range, first: str) -> int:
     """In a process of its own: here other tests have left gaps, and things in them."""
     program = f"""
 from cnisandbox.boundary.pages import fill_gaps
-things = [bytes(size) for _ in range(200) for size in {list(SIZES)}]
-kept = things[::2]
-del things
+things = [[bytes(size) for size in {list(sizes)}] for _ in range(25 * {ROUNDS})]
+del things[::25]
 {first}
-new = [bytes(size) for size in {list(SIZES)}]
+new = [bytes(size) for _ in range({ROUNDS}) for size in {list(sizes)}]
 print(len({{id(thing) // {PAGE} for thing in new}}))
 """
     done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True, timeout=30)
