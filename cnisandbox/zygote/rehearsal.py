@@ -34,14 +34,12 @@ _LOOK_AGAIN_S = 0.001
 _PIPE_BYTES = 4096
 _BUILD_ID = bytes(32)
 _IPAM = '{"type": "host-local", "ranges": [[{"subnet": "192.0.2.0/24"}]]}'
-# What most calls ask for, at the levels that they ask for. None of loopback, none of host-local, which is called by
-# itself only for plugins of others, and none with ipMasq: each takes some 2 MiB, and the zygote has 60.
-_CALLS = {
-    "bridge": (
-        f'{{"cniVersion": "1.0.0", "name": "x", "type": "bridge", "isDefaultGateway": true, "ipam": {_IPAM}}}',
-        ("mediated", "hardened"),
-    ),
-}
+_BRIDGE = f'"cniVersion": "1.0.0", "name": "x", "type": "bridge", "isDefaultGateway": true, "ipam": {_IPAM}'
+# What most calls ask for, and what is asked for where the kernel refuses that: here, where it has no nf_tables. None of
+# loopback, and none of host-local, which is called by itself only for plugins of others: each takes some 2 MiB, and the
+# zygote has 60.
+_CALLS = {"bridge": (f'{{{_BRIDGE}, "ipMasq": true}}', f"{{{_BRIDGE}}}")}
+_LEVELS = ("mediated", "hardened")
 
 
 def rehearse(served: Served, play: Play, mounts_fd: int) -> dict[str, Pages]:
@@ -115,16 +113,23 @@ def play_of(name: str) -> Play | None:
     """Make a play of a plugin of ours, of ADDs; None where none was written."""
     if name not in _CALLS:
         return None
-    netconf, levels = _CALLS[name]
+    wanted, instead = _CALLS[name]
 
     def play(served: Served, variables: dict[str, str], mounts_fd: int) -> dict[str, Pages]:
-        found = [
-            _play(served, netconf, in_new_container(variables) | {"CNISANDBOX_LEVEL": level}, mounts_fd)
-            for level in levels
-        ]
-        return {role: merged(pages[role] for pages in found) for role in found[0]}
+        try:
+            return _play_at_each_level(served, wanted, variables, mounts_fd)
+        except ChildProcessError:
+            return _play_at_each_level(served, instead, variables, mounts_fd)
 
     return play
+
+
+def _play_at_each_level(served: Served, netconf: str, variables: dict[str, str], mounts_fd: int) -> dict[str, Pages]:
+    found = [
+        _play(served, netconf, in_new_container(variables) | {"CNISANDBOX_LEVEL": level}, mounts_fd)
+        for level in _LEVELS
+    ]
+    return {role: merged(pages[role] for pages in found) for role in found[0]}
 
 
 def _play(served: Served, netconf: str, variables: dict[str, str], mounts_fd: int) -> dict[str, Pages]:
