@@ -68,14 +68,30 @@ struct request {
 	uint32_t environment_bytes;
 } __attribute__((packed));
 
-static const char LOST[] = "{\"cniVersion\": \"1.1.0\", \"code\": 104, \"msg\": \"serve call: the zygote has ended, and "
-			   "the plugin with it\", \"details\": \"systemctl status cnisandbox\"}\n";
+#define ERROR_OBJECT(code, msg, details) \
+	"{\"cniVersion\": \"1.1.0\", \"code\": " code ", \"msg\": \"" msg "\", \"details\": \"" details "\"}\n"
+
+static const char LOST[] = ERROR_OBJECT("104", "serve call: the zygote has ended, and the plugin with it",
+					"systemctl status cnisandbox-zygote.service may say why");
+static const char NO_INTERPRETER[] = ERROR_OBJECT("5", "start the interpreter: it has gone, or cannot be executed",
+						  "`cnisandbox install` or `wrap` again, with the one that is there now");
+static const char NO_NETCONF[] = ERROR_OBJECT("5", "read netconf: standard input is a directory",
+					      "write the netconf to standard input");
+
+static void fail(const char *text)
+{
+	_exit(write(1, text, strlen(text)) < 0 ? 127 : 1);
+}
 
 static void start_interpreter(int argc, char **argv, char **envp)
 {
 	char *arguments[argc + 5];
+	struct stat facts;
 	int count = 0;
 
+	/* The interpreter ends with a word of its own about it, before it runs anything of ours. */
+	if (fstat(0, &facts) == 0 && S_ISDIR(facts.st_mode))
+		fail(NO_NETCONF);
 	/* Not argv[0], in the neighbourhood of which the interpreter would look for its library, or in PATH. */
 	arguments[count++] = (char *)config.interpreter;
 	arguments[count++] = (char *)"-IS";
@@ -85,7 +101,7 @@ static void start_interpreter(int argc, char **argv, char **envp)
 		arguments[count++] = argv[index];
 	arguments[count] = NULL;
 	execve((const char *)config.interpreter, arguments, envp);
-	_exit(127);
+	fail(NO_INTERPRETER);
 }
 
 static int begins_with(const char *text, const char *beginning)
@@ -223,7 +239,6 @@ static void follow(int fd, int status_fd)
 	struct pollfd waited[] = { { .fd = status_fd, .events = POLLIN }, { .fd = fd, .events = POLLIN } };
 	unsigned char status;
 	int32_t wait_status;
-	ssize_t count;
 	int ready;
 
 	while (waited[0].fd >= 0 || waited[1].fd >= 0) {
@@ -243,8 +258,7 @@ static void follow(int fd, int status_fd)
 			waited[1].fd = -1; /* it has ended, and the engine goes on */
 		}
 	}
-	count = write(1, LOST, sizeof LOST - 1);
-	_exit(1);
+	fail(LOST);
 }
 
 /* Returns when the zygote is none that fits, or does not take the call. */

@@ -3,6 +3,7 @@
 Each attack is made on a plain interpreter first, where it must work, or the test would show nothing.
 """
 
+import json
 import os
 import subprocess
 import sys
@@ -99,3 +100,25 @@ def test_no_variable_says_where_the_standard_library_is(tmp_path: Path, monkeypa
     for attack in ({"PYTHONHOME": str(tmp_path)}, {"PYTHONPLATLIBDIR": "evil"}):
         assert run([PYTHON, "-c", shown], attack, tmp_path) != run([PYTHON, "-c", shown], {}, tmp_path)
         assert run(ours, attack, tmp_path) == run(ours, {}, tmp_path) != ""
+
+
+def test_an_interpreter_that_has_gone_is_told_to_the_runtime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launcher, "interpreter", lambda: str(tmp_path / "python"))
+    error = json.loads(run(launched(SHOWN, tmp_path, monkeypatch), {}, tmp_path))
+    assert (error["code"], error["msg"]) == (5, "start the interpreter: it has gone, or cannot be executed")
+
+
+def test_a_directory_as_standard_input_is_told_to_the_runtime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An interpreter says "<stdin> is a directory" on standard error, and ends."""
+    command = launched(SHOWN, tmp_path, monkeypatch)
+    fd = os.open(tmp_path, os.O_RDONLY)
+    try:
+        plain, ours = (
+            subprocess.run(words, stdin=fd, capture_output=True, text=True, timeout=30, check=False)
+            for words in ([PYTHON, "-c", SHOWN], command)
+        )
+    finally:
+        os.close(fd)
+    assert (plain.returncode, plain.stdout) == (1, "")
+    error = json.loads(ours.stdout)
+    assert (ours.returncode, error["code"], error["msg"]) == (1, 5, "read netconf: standard input is a directory")
