@@ -50,7 +50,8 @@ class Ipam:
     def settle(self) -> None:
         """Wait for the answer, before the delegate worker is asked something else."""
         if self._asked is not None:
-            self._answer, self._asked = self._asked(), None
+            asked, self._asked = self._asked, None
+            self._answer = asked()
 
     def _ask(self, worker: Worker) -> "Callable[[], Found]":
         return worker.start(find_plugin, list(self._call.request.plugin_dirs), self._type)

@@ -270,6 +270,8 @@ def require_all(role: str, missing: tuple[str, ...]) -> None:
 
 def _differences(said: Attestation, expected: Expectation) -> list[str]:
     protections = PROTECTIONS[expected.level]
+    # TRUST: of a namespace that it does not tell of it has none but ours.
+    namespaces = expected.own_namespaces | said.namespaces
     facts: list[tuple[str, object, object]] = [
         ("role", said.role, expected.role),
         ("level", said.level, expected.level.value),
@@ -292,7 +294,7 @@ def _differences(said: Attestation, expected: Expectation) -> list[str]:
         else:
             # The witness opened its status file in our user namespace, so the ids are those that we know them by.
             facts.append(("root among ids", 0 in said.uids + said.gids, False))
-            facts.append(("user namespace is ours", said.namespaces["user"] == expected.own_namespaces["user"], False))
+            facts.append(("user namespace is ours", namespaces["user"] == expected.own_namespaces["user"], False))
     if protections.binds_lifetime:
         facts += [
             ("no_new_privs", said.no_new_privs, True),
@@ -302,7 +304,7 @@ def _differences(said: Attestation, expected: Expectation) -> list[str]:
         ]
     if protections.has_namespaces:
         facts += [
-            (f"{name} namespace of its own", said.namespaces[name] != expected.own_namespaces[name], True)
+            (f"{name} namespace of its own", namespaces[name] != expected.own_namespaces[name], True)
             for name in ("mnt", "ipc", "uts", "cgroup", *(("pid",) if expected.has_own_pid_namespace else ()))
         ]
         facts.append(("root read-only", said.is_root_read_only, True))

@@ -85,6 +85,13 @@ BAD: dict[str, dict[str, Any]] = {
     "view": {"is_view_confined": False},
     "netns": {"namespaces": {**GOOD.namespaces, "net": 4}},
     **{f"{name} namespace": {"namespaces": {**GOOD.namespaces, name: OWN[name]}} for name in OWN if name != "user"},
+    **{
+        f"no word of {name} namespace": {
+            "namespaces": {key: GOOD.namespaces[key] for key in GOOD.namespaces if key != name}
+        }
+        for name in OWN
+        if name != "user"
+    },
     "descriptor more": {"descriptors": [0, 1, 2, 3]},
     "descriptor less": {"descriptors": [0, 1]},
     **{f"{name} limit": {"limits": {**GOOD.limits, name: -1}} for name in GOOD.limits},
@@ -128,6 +135,7 @@ def test_a_missing_facility_is_refused_unless_it_may_be_missing() -> None:
         {"uids": [1000000, 1000000, 0, 1000000]},
         {"gids": [0] * 4},
         {"namespaces": {**GOOD.namespaces, "user": OWN["user"]}},
+        {"namespaces": {name: inode for name, inode in GOOD.namespaces.items() if name != "user"}},
         {"permitted": 0},
     ],
 )
