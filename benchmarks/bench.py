@@ -26,7 +26,7 @@ from measuring import Meter
 from profiling import print_profile
 from resident import Zygote
 from scenarios import PROFILED, Sizes, Stage, crowd_pods, scenarios
-from subjects import BIN_DIR, WRAPPED_DIR, Subjects, netns
+from subjects import BIN_DIR, NOTIFIED, WRAPPED_DIR, Subjects, compile_notified, netns
 from targets import COLD_ADD, REGRESSION, verdicts
 from timeline import print_timelines
 from tracer import NoTracer, tracer
@@ -45,7 +45,7 @@ def main() -> int:
         report.write_document()
         return 0
     if _INSIDE not in os.environ:
-        return _enter_namespaces()
+        return _enter_namespaces(arguments.reference)
     group = Cgroup.make(os.environ[_INSIDE])
     group.enter()
     for directory in _PRIVATE_DIRECTORIES:
@@ -54,6 +54,7 @@ def main() -> int:
     for made in ("/run/netns", "/run/bench/calls"):
         os.makedirs(made)
     _cnisandbox("install", "--bin-dir", BIN_DIR)
+    compile_notified(NOTIFIED)
     if arguments.profile:
         return _profile(arguments, group)
     return _measure(arguments, group)
@@ -72,10 +73,15 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _enter_namespaces() -> int:
+def _enter_namespaces(reference: str) -> int:
     """Run this program again, as the first process of namespaces that go with it, and in a cgroup."""
     if os.geteuid() != 0:
         sys.exit("bench: run it as root: it makes network namespaces")
+    if not os.access(os.path.join(reference, "bridge"), os.X_OK):
+        sys.exit(
+            f"bench: no reference plugins in {reference}: install containernetworking-plugins (./bootstrap bench does),"
+            " or name their directory with --reference"
+        )
     for directory in _PRIVATE_DIRECTORIES:
         os.makedirs(directory, exist_ok=True)
     entered = ["unshare", "--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc"]

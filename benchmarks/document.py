@@ -1,15 +1,13 @@
 """The document of a run: figures instead of samples, so that it stays small."""
 
 import os
-import platform
 import shutil
 import subprocess
-import sys
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
+import machine
 from measuring import Sample, median, percentile
 from turns import Measured, Results
 
@@ -55,13 +53,7 @@ def heading(command: Sequence[str], reference: str) -> dict[str, Any]:
     return {
         "command": " ".join(command),
         "measured_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "machine": {
-            "kernel": platform.release(),
-            "processors": os.cpu_count(),
-            "model": _model(),
-            "python": f"{platform.python_version()} ({os.path.realpath(sys.executable)})",
-            "load_before": round(os.getloadavg()[2], 2),
-        },
+        "machine": machine.describe(),
         "reference": reference,
         "reference_version": _version(reference),
     }
@@ -79,8 +71,3 @@ def _version(directory: str) -> str:
         timeout=10,
     )
     return package.stdout if "unknown" in said and package and package.stdout else said
-
-
-def _model() -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    return next((line.partition(": ")[2] for line in lines if line.startswith("model name")), platform.machine())

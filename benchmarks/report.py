@@ -56,6 +56,8 @@ def with_tables(text: str, document: dict[str, Any]) -> str:
 def sections(document: dict[str, Any]) -> dict[str, str]:
     """Make the tables for a document, by the names of their marks."""
     made = {"machine": _machine(document), "targets": _markdown(*_targets(verdicts(document)))}
+    costs = document["machine"]["costs_us"]
+    made["costs"] = _markdown(["", "microseconds"], [[step, f"{cost:.1f}"] for step, cost in costs.items()])
     for section, prefixes in _SECTIONS.items():
         chosen = {title: verbs for title, verbs in document["scenarios"].items() if title.startswith(prefixes)}
         made[section] = _markdown(*_rows(chosen, _time))
@@ -82,6 +84,7 @@ def full_table(document: dict[str, Any]) -> str:
         f"{machine['processors']} processors ({machine['model']}), Linux {machine['kernel']}, "
         f"Python {machine['python']}; reference {document['reference_version']} in {document['reference']}",
         f"zygote, idle: {document['zygote']['processes']} processes, {document['zygote']['pss_mib']} MiB (PSS)",
+        ", ".join(f"{step}: {cost} us" for step, cost in machine["costs_us"].items()),
         "",
         target_table(verdicts(document)),
         f"{'ms':32}  {'median':>8}  {'p95':>8}  {'ratio':>6}  {'middle half':>13}  {'CPU':>8}  {'peak MiB':>8}  rounds",

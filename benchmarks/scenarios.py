@@ -11,7 +11,7 @@ from answering import Answerer
 from measuring import Call, Meter
 from netconfs import LOOPBACK, bridge, chain, host_local, reserve
 from starting import COMMANDS, LIBRARY
-from subjects import Asked, Attachments, NetConf, Program, Refilled, Subject, Subjects, Workload
+from subjects import FLOOR, Asked, Attachments, NetConf, Program, Refilled, Subject, Subjects, Workload
 from turns import Results, Rounds, interleaved, one_after_another
 
 VERBS = ("ADD", "CHECK", "DEL")
@@ -19,7 +19,6 @@ BRIDGE, MASQUERADED = "bridge + host-local", "bridge + host-local, ipMasq"
 CHAIN = "bridge + portmap + firewall + tuning + bandwidth"
 RUNNER = "runner: "
 RESERVATIONS = "host-local ADD, reservations"
-FLOOR = "floor"
 # Whose time is looked into with --profile.
 PROFILED = {
     BRIDGE: ("warm", "warm, mediated"),
@@ -84,7 +83,7 @@ def scenarios(stage: Stage, sizes: Sizes) -> list[Scenario]:
     everybody, rounds = stage.subjects, sizes.rounds
     ours = everybody[:5]
     chained = (everybody.reference, everybody.chained, everybody.chained_confined, everybody.chained_confined_cold)
-    runner = (everybody.reference, everybody.runner_warm, everybody.runner_cold)
+    runner = (everybody.reference, everybody.runner_warm, everybody.runner_cold, everybody.runner_floor)
     few = (everybody.reference, everybody.warm, everybody.cold)
     single = partial(_single, stage)
     calls = {

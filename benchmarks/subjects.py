@@ -5,6 +5,7 @@ import os
 import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from answering import Answerer
@@ -13,6 +14,10 @@ from measuring import Call, Meter, Sample
 BIN_DIR = "/run/bench/bin"
 # The reference plugins again, put behind the runner by `cnisandbox wrap`.
 WRAPPED_DIR = "/run/bench/wrapped"
+# notified.c, compiled.
+NOTIFIED = "/run/bench/notified"
+# What the column is called of the least that can be needed.
+FLOOR = "floor"
 _COLD = ("CNISANDBOX_COLD", "1")
 _MEDIATED = ("CNISANDBOX_LEVEL", "mediated")
 
@@ -28,6 +33,7 @@ class Subject(NamedTuple):
         bin_dir: Where its plugins are.
         chained_dir: Where those are that come after the first one of a chain.
         settings: Variables besides those of CNI.
+        through: A program that executes its plugins, if they are not executed by themselves.
     """
 
     name: str
@@ -35,6 +41,7 @@ class Subject(NamedTuple):
     bin_dir: str
     chained_dir: str
     settings: tuple[tuple[str, str], ...] = ()
+    through: str = ""
 
     @property
     def pod(self) -> str:
@@ -55,6 +62,7 @@ class Subjects(NamedTuple):
     chained_confined_cold: Subject
     runner_warm: Subject
     runner_cold: Subject
+    runner_floor: Subject
 
     @classmethod
     def make(cls, reference: str) -> "Subjects":
@@ -74,6 +82,7 @@ class Subjects(NamedTuple):
             Subject("the same, cold", 90, BIN_DIR, WRAPPED_DIR, (_COLD,)),
             Subject("confined, warm", 100, WRAPPED_DIR, WRAPPED_DIR),
             Subject("confined, cold", 110, WRAPPED_DIR, WRAPPED_DIR, (_COLD,)),
+            Subject(FLOOR, 120, reference, reference, through=NOTIFIED),
         )
 
 
@@ -140,7 +149,10 @@ class Attachments:
             **dict(self._subject.settings),
         }
         directory = self._subject.chained_dir if position else self._subject.bin_dir
-        return Call(os.path.join(directory, netconf["type"]), environment, json.dumps(netconf).encode())
+        program = os.path.join(directory, netconf["type"])
+        stdin = json.dumps(netconf).encode()
+        through = self._subject.through
+        return Call(through, environment, stdin, (program,)) if through else Call(program, environment, stdin)
 
 
 class Refilled:
@@ -192,6 +204,14 @@ class Asked:
     def run(self, verb: str) -> Sample:
         """Ask."""
         return self._answerer.ask(self._word.format(verb))
+
+
+def compile_notified(path: str) -> None:
+    """Make the program through which the floor of the runner is called."""
+    here = Path(__file__).parent
+    native = here.parent / "native"
+    sources = (str(here / "notified.c"), str(native / "notify.c"))
+    subprocess.run(["gcc", "-O2", "-Wall", "-Wextra", f"-I{native}", "-o", path, *sources], check=True, timeout=60)
 
 
 @contextmanager

@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from measuring import median
-from scenarios import FLOOR
-from subjects import Workload
+from subjects import FLOOR, Workload
 from tracer import Event, Tracer
 
 RUNS = 21

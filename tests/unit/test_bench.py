@@ -139,6 +139,30 @@ def test_programs_are_run_some_at_a_time_and_a_failure_is_no_figure(tmp_path: Pa
     assert done.stdout == "ADD of /bin/false: 256: \n", done.stderr
 
 
+def test_the_floor_of_the_runner_is_asked_and_has_its_programs_status(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    program = str(tmp_path / "notified")
+    _module(monkeypatch, "subjects").compile_notified(program)
+    command = ["/bin/sh", "-c", "sed -n 's/^Seccomp_filters:.//p' /proc/self/status; exit 3"]
+    itself, through = (
+        subprocess.run([*before, *command], check=False, capture_output=True, text=True, timeout=30)
+        for before in ((), (program,))
+    )
+    assert (itself.returncode, through.returncode, through.stderr) == (3, 3, "")
+    assert int(through.stdout) == int(itself.stdout) + 1
+
+
+def test_the_steps_of_a_call_cost_something(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = _module(monkeypatch, "machine")
+    for name, size in {"_PAGES": 64, "_CALLS": 100, "_TRIPS": 100, "_RUNS": 1}.items():
+        monkeypatch.setattr(machine, name, size)
+    found = machine.costs_us()
+    assert set(found) == {"system call", "message and answer", "fork and end", "copied page"}
+    assert 0 < found["system call"] < found["fork and end"]
+    assert found["message and answer"] > 0 < found["copied page"]
+
+
 def test_the_time_of_a_call_is_shared_out_among_those_who_ran(monkeypatch: pytest.MonkeyPatch) -> None:
     """A launcher of 10 ms: a worker runs beside it for 2 of them, 1 of these in sendto(), and nobody does for 3."""
     tracer, timeline = _module(monkeypatch, "tracer"), _module(monkeypatch, "timeline")
