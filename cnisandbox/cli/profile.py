@@ -198,7 +198,7 @@ def _examined(word: str) -> _Checked:
     try:
         text = source.read_text(path) if path.startswith(source.PROFILES) else load.read_roots_file(path)
     except ProfileError as error:
-        return _Checked(name, path, [Problem(path, 1, "", error.msg)])
+        return _Checked(name, path, [Problem(path, 0, "", error.msg)])
     _, problems = source.examine_profile(text, name, path, path)
     return _Checked(name, path, problems)
 

@@ -8,7 +8,7 @@ Privilege: none.
 from cnisandbox.hints import Any
 
 # Changes with what a profile can include, and with what is understood of it.
-STAMP = "180f6739135bef61c5d43026f1528b6e"
+STAMP = "f2f1f785c62699363b5b20fbd1115239"
 
 _0 = ('container:1', ('container',), ('RTM_GETLINK',), ('any',), (), (), ('ifname', 'alt_ifname', 'ext_mask'), (), (), (), (), (), 'finds links of the container, by name or all of them')
 _1 = ('container:2', ('container',), ('RTM_GETLINK', 'RTM_GETADDR', 'RTM_GETROUTE', 'RTM_GETRULE'), (), (), (), ('ext_mask',), (), (), (), (), (), 'lists links, addresses, routes and rules of the container')

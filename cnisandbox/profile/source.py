@@ -35,7 +35,7 @@ class Problem(NamedTuple):
 
     Attributes:
         path: The file.
-        line: Counted from 1.
+        line: Counted from 1; 0 when the file could not be read, and the text says of which.
         key: Where in it: "permit[0].links[1]"; "" for the file as a whole.
         text: What is wrong.
     """
@@ -46,6 +46,8 @@ class Problem(NamedTuple):
     text: str
 
     def __str__(self) -> str:
+        if not self.line:
+            return self.text
         return f"{self.path}: line {self.line}: {self.key}{': ' if self.key else ''}{self.text}"
 
 

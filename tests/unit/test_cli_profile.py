@@ -127,6 +127,14 @@ def test_check_for_programs(directory: Path, capsys: pytest.CaptureFixture[str])
     assert (problem["path"], problem["line"], problem["key"]) == (str(path), 3, "typo")
 
 
+def test_check_of_a_file_that_is_not_there_names_no_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "none.toml"
+    assert run(capsys, "check", str(path), expect=1).splitlines() == [
+        f"load profile {str(path)!r}: no such file or directory",
+        "1 cannot be used, 0 can",
+    ]
+
+
 def test_check_of_an_unknown_one_fails(directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["profile", "check", "nothing"]) == 1
     assert "there is no profile of that name" in capsys.readouterr().err
