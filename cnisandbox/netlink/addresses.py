@@ -24,6 +24,7 @@ from cnisandbox.netlink.tables.address import (
 from cnisandbox.netlink.transport import Request, route_socket
 
 RT_SCOPE_UNIVERSE = 0
+MAX_TRIES = 8  # LIMIT: each further try takes another process that has added an address since the look
 
 
 class LinkAddress(NamedTuple):
@@ -114,24 +115,36 @@ def ensure_addresses(ifindex: int, ifname: str, addresses: list[str], is_forced:
         is_nodad: IPv6: without duplicate address detection.
 
     Raises:
-        KernelRefused: EEXIST if something is in the way; nothing was changed then.
+        KernelRefused: EEXIST if something is in the way; nothing was changed then, unless others change the same
+            addresses at the same time.
+
+    Order: no lock is held. Between the look and the change another ADD may give the bridge the same addresses, which is
+    as good; or remove them, or add one that is in the way. So whoever is told that an address is there looks again.
     """
     wanted = [parse_prefix(address, "add address") for address in addresses]
-    present = [_prefix_of(message) for message in _dump_addresses(ifindex)]
-    removed = list(_in_the_way(wanted, present))
-    if removed and not is_forced:
-        missing = next(prefix for prefix in wanted if prefix not in present)
-        details = f'"{ifname}" already has an IP address different from {missing}: {", ".join(map(str, removed))}'
-        raise KernelRefused("add address", f"{missing} to {ifname}", errno.EEXIST, details)
-    for prefix in removed:
-        delete_address(ifindex, str(prefix))
-    added = list(dict.fromkeys(prefix for prefix in wanted if prefix not in present))
-    route_socket().execute([add_request(ifindex, str(prefix), is_nodad) for prefix in added])
-    return AddressChange([str(prefix) for prefix in added], [str(prefix) for prefix in removed])
+    change = AddressChange([], [])
+    missing = wanted
+    for _ in range(MAX_TRIES):
+        present = [_prefix_of(message) for message in _dump_addresses(ifindex)]
+        missing = list(dict.fromkeys(prefix for prefix in wanted if prefix not in present))
+        removed = [str(prefix) for prefix in _in_the_way(wanted, missing, present)]
+        if removed and not is_forced:
+            details = f'"{ifname}" already has an IP address different from {missing[0]}: {", ".join(removed)}'
+            raise KernelRefused("add address", f"{missing[0]} to {ifname}", errno.EEXIST, details)
+        for address in removed:
+            delete_address(ifindex, address)
+        change.removed.extend(removed)
+        requests = [add_request(ifindex, str(prefix), is_nodad, (errno.EEXIST,)) for prefix in missing]
+        answers = route_socket().execute(requests)
+        change.added.extend(str(prefix) for prefix, answer in zip(missing, answers, strict=True) if not answer.errno)
+        if not any(answer.errno for answer in answers):
+            return change
+    details = "somebody else changes the addresses faster than they are read"
+    raise KernelRefused("add address", f"{missing[0]} to {ifname}", errno.EEXIST, details)
 
 
-def add_request(ifindex: int, address: str, is_nodad: bool) -> Request:
-    """Make the message that adds an address."""
+def add_request(ifindex: int, address: str, is_nodad: bool, tolerated: tuple[int, ...] = ()) -> Request:
+    """Make the message that adds an address; the errnos that are tolerated are an answer to it."""
     prefix = parse_prefix(address, "add address")
     local, broadcast = prefix.address, prefix.broadcast
     attributes: Attributes = {"local": local, "address": local}
@@ -146,12 +159,12 @@ def add_request(ifindex: int, address: str, is_nodad: bool) -> Request:
         _header(ifindex, prefix),
         attributes,
         NLM_F_CREATE | NLM_F_EXCL,
+        tolerated,
     )
 
 
-def _in_the_way(wanted: list[Prefix], present: list[Prefix]) -> Iterator[Prefix]:
-    """Find what speaks against adding those of `wanted` that are not there yet."""
-    missing = [prefix for prefix in wanted if prefix not in present]
+def _in_the_way(wanted: list[Prefix], missing: list[Prefix], present: list[Prefix]) -> Iterator[Prefix]:
+    """Find what speaks against adding those of `wanted` that are missing."""
     for prefix in present:
         if prefix not in wanted and any(_collides(prefix, other) for other in missing):
             yield prefix

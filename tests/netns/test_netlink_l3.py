@@ -6,11 +6,13 @@ netns "blue"                                           eth0 ─┘
 
 import errno
 import os
+import subprocess
 
 import prctl
 import pytest
 
 from cnisandbox.errors import KernelRefused
+from cnisandbox.netlink import addresses
 from cnisandbox.netlink.addresses import (
     AddressChange,
     LinkAddress,
@@ -138,6 +140,57 @@ def test_gateway_addresses_of_a_bridge(world, there, wanted, removed):
     assert change == AddressChange([address for address in wanted if address not in there], removed)
     assert set(addresses_of(world, "cni0")) == (set(there) | set(wanted)) - set(removed)
     assert world.call(ensure_addresses, ifindex, "cni0", wanted, False, True) == AddressChange([], [])
+
+
+GATEWAYS = ["10.1.2.1/24", "fd00:1::1/64"]
+
+
+def ensured_while_another_acts(world, monkeypatch, *turns):
+    """Give cni0 its addresses; another process acts before each look, and between it and the change."""
+    world.run(["ip", "link", "add", "cni0", "up", "type", "bridge"])
+    ifindex = world.link("cni0")["ifindex"]
+    pending = list(turns)
+
+    def look(ifindex):
+        before, after = pending.pop(0) if pending else ("", "")
+        subprocess.run(["ip", "-batch", "-"], input=before, text=True, check=True)
+        listed = dump_addresses(ifindex)
+        subprocess.run(["ip", "-batch", "-"], input=after, text=True, check=True)
+        return listed
+
+    dump_addresses = addresses._dump_addresses
+    monkeypatch.setattr(addresses, "_dump_addresses", look)
+    return world.call(ensure_addresses, ifindex, "cni0", GATEWAYS, False, True)
+
+
+@pytest.mark.parametrize("there", [GATEWAYS[:1], GATEWAYS[1:], GATEWAYS])
+def test_gateway_address_that_another_adds_at_the_same_time_is_kept(world, monkeypatch, there):
+    commands = "".join(f"address add {address} dev cni0 nodad\n" for address in there)
+    change = ensured_while_another_acts(world, monkeypatch, ("", commands))
+    assert change == AddressChange([address for address in GATEWAYS if address not in there], [])
+    assert addresses_of(world, "cni0") == GATEWAYS
+
+
+ADD_GATEWAY, DELETE_GATEWAY = (f"address {verb} {GATEWAYS[0]} dev cni0" for verb in ("add", "delete"))
+
+
+def test_gateway_address_that_another_removes_again_is_added(world, monkeypatch):
+    change = ensured_while_another_acts(world, monkeypatch, ("", ADD_GATEWAY), (DELETE_GATEWAY, ""))
+    assert change == AddressChange([GATEWAYS[1], GATEWAYS[0]], [])
+    assert set(addresses_of(world, "cni0")) == set(GATEWAYS)
+
+
+def test_address_in_the_way_that_another_adds_at_the_same_time_is_named(world, monkeypatch):
+    with pytest.raises(KernelRefused, match="add address fd00:1::1/64 to cni0: file exists") as caught:
+        ensured_while_another_acts(world, monkeypatch, ("", "address add fd00:1::1/80 dev cni0 nodad"))
+    assert caught.value.details.endswith("different from fd00:1::1/64: fd00:1::1/80")
+
+
+def test_addresses_that_change_faster_than_they_are_read_end_the_attempt(world, monkeypatch):
+    turns = [("", ADD_GATEWAY), *[(DELETE_GATEWAY, ADD_GATEWAY)] * addresses.MAX_TRIES]
+    with pytest.raises(KernelRefused, match=r"add address 10\.1\.2\.1/24 to cni0: file exists") as caught:
+        ensured_while_another_acts(world, monkeypatch, *turns)
+    assert "faster than they are read" in caught.value.details
 
 
 def test_interface_is_configured_in_one_call(pod):
