@@ -224,13 +224,13 @@ def _gc(arguments: argparse.Namespace) -> int:
     chosen = conflist.load_network(arguments.conf_dir, arguments.network)
     with net_report.Watch() as watch:
         runtime = _runtime(arguments, watch)
-        cached = runtime.cache.attachments(chosen.name)
-        valid = _valid_attachments(arguments, cached)
         if arguments.dry_run:
+            cached = runtime.cache.attachments(chosen.name)
+            valid = _valid_attachments(arguments, cached)
             known = [Attachment(entry.container_id, entry.ifname) for entry in cached]
             collected = network.Collected(valid, tuple(entry for entry in known if entry not in valid), asked=False)
         else:
-            done = runtime.gc(chosen, valid)
+            done = runtime.gc(chosen, lambda cached: _valid_attachments(arguments, cached))
             if done is None:
                 raise InvalidConfig(f"GC network {quoted(chosen.name)}: disableGC is set", f"in {chosen.source}")
             collected = done

@@ -41,6 +41,9 @@ _REMEDIES = {
 }
 _REMEDY_OF_CHECK = "if the container is still there, DEL and then ADD attach it anew"
 
+ChooseValid = Callable[[list[CachedAttachment]], Iterable[Attachment]]
+"""Gets the cached attachments of a network, and says which attachments of it are to stay."""
+
 
 @dataclass(frozen=True)
 class Target:
@@ -205,7 +208,7 @@ class Runtime:
         with locks.container_locked(self._lock_path, target.container_id):
             self._delete(network, target, keep_going=keep_going)
 
-    def gc(self, network: NetworkList, valid: Iterable[Attachment]) -> Collected | None:
+    def gc(self, network: NetworkList, choose_valid: ChooseValid) -> Collected | None:
         """Take away what a network has left of attachments that are no longer valid.
 
         DEL for each cached attachment of the network that is not valid, with the parameters of its ADD; then GC to
@@ -214,22 +217,25 @@ class Runtime:
 
         Args:
             network: The network.
-            valid: Every attachment of the network that is to stay, also those of other runtimes.
+            choose_valid: Says which attachments of the network are to stay, also those of other runtimes.
 
         Returns:
             None if the network forbids GC (disableGC), and nothing was done.
 
         Raises:
-            DelegateFailed: At least one call failed; the first error, with the others in its details.
+            DelegateFailed: At least one call failed; the first error, with the others in its details. Or what
+                `choose_valid` raises; nothing was done then.
         """
         network.check_name()
         if network.disable_gc:
             return None
-        kept = tuple(sorted(set(valid)))
         errors: list[CniError] = []
         deleted = []
         with locks.everything_locked(self._lock_path):
-            for cached in self.cache.attachments(network.name):
+            known = self.cache.attachments(network.name)
+            # ORDER: under the lock, or an ADD that ends while we wait for it would not be among those that stay.
+            kept = tuple(sorted(set(choose_valid(known))))
+            for cached in known:
                 attachment = Attachment(cached.container_id, cached.ifname)
                 if attachment in kept:
                     continue

@@ -2,13 +2,15 @@
 
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from cnisandbox.cli.main import main
-from cnisandbox.runtime import netns
+from cnisandbox.runtime import locks, netns
 from cnisandbox.runtime.cache import ResultCache
 
 PLUGIN = """#!/bin/sh
@@ -245,6 +247,21 @@ class TestGc:
         as_json = json.loads(command("gc", "lab", "--all", "--json"))
         assert [entry["containerID"] for entry in as_json["deleted"]] == ["alive", "gone"]
         assert self.left(command) == []
+
+    def test_attachment_that_is_made_while_others_are_waited_for_stays(
+        self, command: Command, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        everything_locked = locks.everything_locked
+
+        @contextmanager
+        def locked_after_an_add(path: str) -> Iterator[None]:
+            command("add", "lab", "/proc/self/ns/net", "--container-id", "late")
+            with everything_locked(path):
+                yield
+
+        monkeypatch.setattr(locks, "everything_locked", locked_after_an_add)
+        command("gc", "lab")
+        assert self.left(command) == ["alive", "late"]
 
     def test_malformed_attachment_is_refused(self, command: Command) -> None:
         assert "write it as ID/IFNAME" in command("gc", "lab", "--keep", "gone", expect=1)

@@ -422,7 +422,7 @@ class TestGc:
         recorder.forget()
 
     def test_stale_attachments_get_del_then_every_plugin_gets_gc(self, recorder: Recorder) -> None:
-        collected = recorder.runtime.gc(network(types=("first", "second")), [self.VALID])
+        collected = recorder.runtime.gc(network(types=("first", "second")), lambda _: [self.VALID])
         assert recorder.order() == ["DEL second", "DEL first", "GC first", "GC second"]
         assert {call["env"]["CNI_NETNS"] for call in recorder.calls()[:2]} == {"/run/netns/c2"}
         assert collected is not None
@@ -430,7 +430,7 @@ class TestGc:
         assert [found.container_id for found in recorder.cache.attachments()] == ["c1", "c3"]
 
     def test_valid_list_is_sent_under_both_keys(self, recorder: Recorder) -> None:
-        recorder.runtime.gc(network(types=("first", "second")), [self.VALID])
+        recorder.runtime.gc(network(types=("first", "second")), lambda _: [self.VALID])
         listed = [{"containerID": "c1", "ifname": "eth0"}]
         for call in recorder.calls()[2:]:
             assert call["netconf"]["cni.dev/valid-attachments"] == listed
@@ -440,13 +440,13 @@ class TestGc:
             assert call["env"]["CNI_CONTAINERID"] == call["env"]["CNI_NETNS"] == call["env"]["CNI_IFNAME"] == ""
 
     def test_empty_list_is_sent_as_an_empty_list(self, recorder: Recorder) -> None:
-        recorder.runtime.gc(network(types=("first",)), [])
+        recorder.runtime.gc(network(types=("first",)), lambda _: [])
         assert recorder.calls()[-1]["netconf"]["cni.dev/valid-attachments"] == []
         assert [found.network for found in recorder.cache.attachments()] == ["other"]
 
     def test_valid_list_in_the_configuration_is_not_believed(self, recorder: Recorder) -> None:
         plugins = [{"type": "first", "cni.dev/valid-attachments": [], "cni.dev/attachments": []}]
-        recorder.runtime.gc(network(plugins=plugins), [self.VALID])
+        recorder.runtime.gc(network(plugins=plugins), lambda _: [self.VALID])
         assert len(recorder.calls()[-1]["netconf"]["cni.dev/valid-attachments"]) == 1
         recorder.forget()
         recorder.runtime.status(network(plugins=plugins))
@@ -456,18 +456,18 @@ class TestGc:
         recorder.plugin("second", DEL=fails(msg="del trouble"))
         recorder.plugin("first", GC=fails(msg="gc trouble"))
         with pytest.raises(DelegateFailed, match="del trouble") as caught:
-            recorder.runtime.gc(network(types=("first", "second")), [self.VALID])
+            recorder.runtime.gc(network(types=("first", "second")), lambda _: [self.VALID])
         assert recorder.order() == ["DEL second", "GC first", "GC second"]
         assert "gc trouble" in caught.value.details
 
     def test_version_without_gc_still_deletes(self, recorder: Recorder) -> None:
-        collected = recorder.runtime.gc(network("1.0.0", types=("first",)), [self.VALID])
+        collected = recorder.runtime.gc(network("1.0.0", types=("first",)), lambda _: [self.VALID])
         assert recorder.order() == ["DEL first"]
         assert collected is not None
         assert not collected.asked
 
     def test_disable_gc_calls_nobody(self, recorder: Recorder) -> None:
-        assert recorder.runtime.gc(network(disableGC="true"), []) is None
+        assert recorder.runtime.gc(network(disableGC="true"), lambda _: []) is None
         assert recorder.order() == []
 
 
