@@ -468,17 +468,22 @@ def _collect_links(call: Call, config: BridgeConfig, valid_aliases: set[str]) ->
         network = call.request.netconf.name
         garbage = [port for port in ports if is_of_network(port.alias, network) and port.alias not in valid_aliases]
         if not valid_aliases:
-            garbage += [port for port in ports if _is_vlan_gateways(call, port)]
-        for port in garbage:
-            call.host.call(delete_link_by_index, port.ifindex)
+            garbage += _vlan_gateways(call, ports)
+        for link in garbage:
+            call.host.call(delete_link_by_index, link.ifindex)
         if not valid_aliases:
             _remove_unused_bridge(call, config.bridge)
 
 
-def _is_vlan_gateways(call: Call, port: Link) -> bool:
-    """Say whether a port is the one behind a VLAN's interface of this network: a veth whose other end is here, too."""
-    end = call.host.call(get_link_by_index, port.peer) if port.peer and port.link_netnsid is None else None
-    return end is not None and end.kind == "veth" and end.alias == network_alias(call.request.netconf.name)
+def _vlan_gateways(call: Call, ports: list[Link]) -> list[Link]:
+    """Find the VLANs' interfaces of this network behind ports, each a veth whose other end is here, too.
+
+    They are what bears the network's mark, by which a gate lets them be deleted; their ports have none.
+    """
+    indexes = [port.peer for port in ports if port.peer and port.link_netnsid is None]
+    alias = network_alias(call.request.netconf.name)
+    ends = call.host.call(get_links, [], indexes) if indexes else []
+    return [end for end in ends if end is not None and end.kind == "veth" and end.alias == alias]
 
 
 def _collect_spoofchecks(call: Call) -> None:

@@ -14,6 +14,7 @@ from typing import Any, cast
 
 import pytest
 
+from cnisandbox.names import network_alias
 from cnisandbox.nft.spoofcheck import add_spoofcheck, has_spoofcheck
 from cnisandbox.plugin import Call
 from cnisandbox.plugins import bridge
@@ -232,6 +233,19 @@ class TestGarbage:
         collect(plugins, NETCONF)
         assert world.ifnames() == {"lo", "lab0", "foreign"}
         assert world.link("foreign")["master"] == "lab0"
+
+    @pytest.mark.parametrize("sandbox", [{}, {"level": "mediated"}], ids=["", "mediated"])
+    def test_gateway_of_a_vlan_goes_with_the_last_attachment(self, plugins: Plugins, sandbox: JsonObject) -> None:
+        """Made by hand, because few kernels of tests can have VLANs."""
+        world = plugins.world
+        netconf = {**NETCONF, "sandbox": sandbox}
+        plugins.delete(netconf, plugins.add(netconf))
+        world.run(["ip", "link", "add", "port", "master", "lab0", "type", "veth", "peer", "name", "lab0.100"])
+        world.run(["ip", "link", "set", "lab0.100", "alias", network_alias("lab")])
+        collect(plugins, netconf, ("c1", "eth0"))
+        assert world.ifnames() == {"lo", "lab0", "lab0.100", "port"}
+        collect(plugins, {**netconf, "vlan": 100})
+        assert world.ifnames() == {"lo"}
 
     def test_nothing_to_collect_is_no_error(self, plugins: Plugins) -> None:
         collect(plugins, NETCONF)
