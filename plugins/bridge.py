@@ -308,7 +308,7 @@ def _ensure_vlan_gateway(call: Call, config: BridgeConfig, port: Port) -> Link:
     with call.locked(f"bridge-{config.bridge}"):
         ensured = call.host.call(ensure_vlan_gateway, port.bridge, port.bridge_ifname, setup)
     if ensured.is_created:
-        call.undo.push(_remove_vlan_gateway, call, config.bridge, ensured.link.ifname)
+        call.undo.push(_remove_vlan_gateway, call, config.bridge, port, ensured.link.ifname)
     return ensured.link
 
 
@@ -449,13 +449,16 @@ def _remove_unused_bridge(call: Call, ifname: str) -> None:
         call.host.call(delete_link_by_index, bridge.ifindex)
 
 
-def _remove_vlan_gateway(call: Call, bridge_ifname: str, ifname: str) -> None:
-    """Remove a VLAN's interface that this network made, unless the bridge has other ports than the pair's."""
+def _remove_vlan_gateway(call: Call, bridge_ifname: str, own: Port, ifname: str) -> None:
+    """Remove a VLAN's interface that this network made, unless the bridge has other ports than the pair's and our own.
+
+    Order: before our own port goes, so that the bridge has none when it is its turn.
+    """
     with call.locked(f"bridge-{bridge_ifname}"):
-        bridge, link = call.host.call(get_link, bridge_ifname), call.host.call(get_link, ifname)
-        if bridge is None or link is None or link.alias != network_alias(call.request.netconf.name):
+        link = call.host.call(get_link, ifname)
+        if link is None or link.alias != network_alias(call.request.netconf.name):
             return
-        if [port.ifindex for port in call.host.call(list_ports, bridge.ifindex)] == [link.peer]:
+        if {port.ifindex for port in call.host.call(list_ports, own.bridge)} <= {link.peer, own.ifindex}:
             call.host.call(delete_link_by_index, link.ifindex)
 
 

@@ -6,13 +6,24 @@ world ("host")                            blue                     outside
 """
 
 import functools
+import json
+import os
 import re
+import subprocess
 import time
+from contextlib import nullcontext
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from cnisandbox.cni.netconf import Attachment
+from cnisandbox.bridge_config import parse_config
+from cnisandbox.cni.netconf import Attachment, parse_netconf
+from cnisandbox.cni.versions import SUPPORTED
 from cnisandbox.names import host_ifname
+from cnisandbox.netlink import vlan_gateway
+from cnisandbox.plugin import UndoStack
+from cnisandbox.plugins import bridge
 from tests.interop.differential_cases import BRIDGE, DUAL, LAYER2
 from tests.interop.observe import differences, masquerade_facts, observe, store
 from tests.interop.plugin_calls import JsonObject, Plugins, changed
@@ -448,6 +459,41 @@ class TestVlans:
         plugins.world.run(["ip", "addr", "add", "10.9.0.9/24", "dev", "eth1"], netns="red")
         plugins.world.run(["ip", "link", "set", "eth0", "down"], netns="red")
         ping(plugins.world, "10.9.0.9", "blue", expect=1)
+
+    @pytest.mark.parametrize("is_used", [False, True])
+    def test_failing_add_takes_back_the_gateway_that_nobody_else_uses(
+        self, plugins: Plugins, monkeypatch: pytest.MonkeyPatch, is_used: bool
+    ) -> None:
+        """All but the VLANs themselves, for kernels without them."""
+        world = plugins.world
+        monkeypatch.setattr(vlan_gateway, "set_vlans", lambda *_, **__: None)
+        netns_fd = world.open_netns("blue")
+        monkeypatch.setattr(bridge, "GIVEN_FD", netns_fd)
+        netconf = parse_netconf(json.dumps(changed(LAYER2, cniVersion="1.1.0")).encode(), "ADD", SUPPORTED)
+        config = parse_config(netconf, "")._replace(vlan=100)
+        host = SimpleNamespace(call=lambda function, *args: function(*args), start=functools.partial)
+        attachment, undo = Attachment("c1", "eth0"), UndoStack()
+        call: Any = SimpleNamespace(
+            host=host,
+            ipam=SimpleNamespace(is_configured=False),
+            locked=lambda _name: nullcontext(),
+            request=SimpleNamespace(netconf=netconf, attachment=attachment, ifname="eth0"),
+            undo=undo,
+        )
+
+        def fail() -> list[str]:
+            _, port = bridge._connect(call, config, "02:00:00:00:00:0a", is_ipam_ours=False)
+            bridge._ensure_vlan_gateway(call, config, port)
+            if is_used:
+                subprocess.run(["ip", "link", "set", "port", "master", "lab0"], check=True)
+            return undo.unwind()
+
+        world.run(["ip", "link", "add", "port", "type", "veth", "peer", "name", "other"])
+        failures = world.call(fail)
+        os.close(netns_fd)
+        assert failures == []
+        of_gateway = {"lab0", "lab0.100", host_ifname("lab", attachment, bridge._NAME_ATTEMPTS)}
+        assert world.ifnames() == {"lo", "port", "other"} | (of_gateway if is_used else set())
 
 
 def host_ends(world: World) -> list[str]:
