@@ -310,6 +310,44 @@ def test_sixteen_adds_and_deletes_at_once(world: World, plugin_dir: str) -> None
     assert {name for number in range(PARALLEL) for name in world.ifnames(f"n{number}")} == {"lo"}
 
 
+def test_two_networks_failing_adds_and_gc_at_once_on_one_bridge(world: World, plugin_dir: str) -> None:
+    """Whoever made the bridge: a failing ADD takes back what is its own, and GC nothing that is valid."""
+    plugins = Plugins(world, plugin_dir)
+    ranges, routes = [[{"subnet": "10.29.0.0/24"}]], [{"dst": "192.0.2.0/24", "gw": "198.51.100.1"}]
+    failing = changed(OTHER, name="failing", ipam__ranges=ranges, ipam__routes=routes)
+    netconfs = [failing, NETCONF, OTHER] * 4
+    numbered = [(netconf, f"c{number}", f"n{number}") for number, netconf in enumerate(netconfs)]
+    for _, _, netns in numbered:
+        world.netns(netns)
+    valid = [{"containerID": container_id, "ifname": "eth0"} for _, container_id, _ in numbered]
+
+    def start(verb: str, netconf: JsonObject, container_id: str, netns: str) -> "subprocess.Popen[bytes]":
+        return plugins.start(verb, netconf, container_id=container_id, netns=netns)
+
+    calls = [start("ADD", *which) for which in numbered]
+    collections = [start("GC", {**netconf, "cni.dev/valid-attachments": valid}, "", "") for netconf in netconfs[:3]]
+    for call in collections:
+        assert finished(call) == b""
+    living = []
+    for call, (netconf, container_id, netns) in zip(calls, numbered, strict=True):
+        if netconf is failing:
+            assert json.loads(call.communicate(timeout=60)[0])["msg"].startswith("add route 192.0.2.0/24")
+        else:
+            living.append(({**netconf, "prevResult": json.loads(finished(call))}, container_id, netns))
+
+    assert len(left(world)["ports"]) == len(living)
+    assert len(left(world)["masquerade"]) == len(reservations(world)) == 4 * 2 + 4
+    assert spoof_checked(world) == {f"{container_id}-eth0" for _, container_id, _ in living}
+    for call in [start("CHECK", *which) for which in living]:
+        assert finished(call) == b""
+    again = [start("ADD", *which) for which in numbered if which[0] is failing]
+    for call in [start("DEL", *which) for which in living]:
+        assert finished(call) == b""
+    for call in again:
+        assert call.wait(timeout=60) == 1
+    assert left(world) == NOTHING
+
+
 def finished(call: "subprocess.Popen[bytes]") -> bytes:
     stdout, stderr = call.communicate(timeout=60)
     assert (call.returncode, stderr) == (0, b""), stdout.decode()
