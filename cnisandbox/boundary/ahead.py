@@ -154,8 +154,9 @@ class Waiting:
             expected = expected._replace(netns_inode=netns_inode)
         given = tuple(number for number, fd in _numbered(gifts) if fd is not None)
         if given:
-            limits = expected_limits(_refined(self._wanted, gifts))
-            expected = expected._replace(descriptors=(*CHANNEL_FDS, *given), limits=limits)
+            expected = expected._replace(descriptors=(*CHANNEL_FDS, *given))
+        if gifts.log_fd is not None:
+            expected = expected._replace(limits=expected_limits(_refined(self._wanted, gifts)))
         return Worker(self.pid, self._channel, expected, self._before)
 
 
