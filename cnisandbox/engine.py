@@ -69,7 +69,7 @@ class PluginEngine:
                 raise
             version = netconf.version
             undo = UndoStack()
-            call = Call(self._plugin, session, _request(session.environment, netconf), undo)
+            call = Call(self._plugin, session, request_of(session.environment, netconf), undo)
             plugin = self._plugin()
             _attest(call, session, plugin, missing)
             _serve(plugin, call, undo)
@@ -97,7 +97,8 @@ class PluginEngine:
         os._exit(status)
 
 
-def _request(environment: Environment, netconf: NetConf) -> Request:
+def request_of(environment: Environment, netconf: NetConf) -> Request:
+    """Put together what the runtime asks for."""
     return Request(
         verb=environment.verb,
         container_id=environment.container_id,

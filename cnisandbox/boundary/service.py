@@ -70,11 +70,9 @@ def serve(
         if is_gate_only:
             os._exit(2)
         is_first = False
-        index, arguments = _checked_request(request, is_delegate)
+        index, arguments = checked_request(request, is_delegate=is_delegate)
         try:
-            answer: object = [_OK, TABLE[index](*arguments)]
-        except CniError as error:
-            answer = describe_error(error)
+            answer = run_declared(index, arguments)
         except Exception as error:  # noqa: BLE001 - a defect of ours: said once, then the process ends
             channel.send(
                 describe_error(BoundaryViolation(f"run {TABLE[index].__name__}: {type(error).__name__}: {error}"))
@@ -83,7 +81,12 @@ def serve(
         channel.send(answer)
 
 
-def _checked_request(request: object, is_delegate: bool) -> tuple[int, list[Any]]:
+def checked_request(request: object, *, is_delegate: bool) -> tuple[int, list[Any]]:
+    """Check a request against the table; a breach of the protocol ends the process.
+
+    Returns:
+        The function's position, and its arguments with the types that its annotations name.
+    """
     match request:
         case [int(index), list(arguments)] if type(index) is int and is_permitted(index, is_delegate=is_delegate):
             annotations = dict(TABLE[index].__annotations__)
@@ -91,6 +94,14 @@ def _checked_request(request: object, is_delegate: bool) -> tuple[int, list[Any]
             if len(annotations) == len(arguments):
                 return index, check_each(arguments, annotations, "argument")
     os._exit(2)
+
+
+def run_declared(index: int, arguments: list[Any]) -> list[object]:
+    """Run a function of the table; returns the answer, also if that is an error."""
+    try:
+        return [_OK, TABLE[index](*arguments)]
+    except CniError as error:
+        return describe_error(error)
 
 
 def ask_for_gate(channel: Channel, names: dict[str, list[str]], timeout_s: float) -> None:

@@ -25,7 +25,7 @@ OPEN, SEND, RECEIVE, READ_SYSCTL, WRITE_SYSCTL, NFTABLES, CHANGE_SYSCTL = range(
 # LIMIT: seconds for an answer; the kernel's own wait for a datagram is 10.
 _TIMEOUT_S = 60.0
 
-_current: list["Gate"] = []
+_current: list["Gate | None"] = []
 
 
 Settle = Callable[[int, object], object]
@@ -206,8 +206,8 @@ def current() -> Gate | None:
 
 
 @contextmanager
-def through(gate: Gate) -> Iterator[None]:
-    """Have everything in the block go through a gate."""
+def through(gate: Gate | None) -> Iterator[None]:
+    """Have everything in the block go through a gate; None: through none, whatever is around it."""
     _current.append(gate)
     try:
         yield

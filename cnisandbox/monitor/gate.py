@@ -81,7 +81,13 @@ def _rule_at(family: str, table: str, chain: str, handle: int) -> object:
     raise OSError(errno.ENOENT, f"Error: Could not process rule: {os.strerror(errno.ENOENT)}")
 
 
-class _Gate:
+class Gatekeeper:
+    """What a worker is that has become a gate: judges what it is asked for, and does what passes.
+
+    Args:
+        role, plugin, ifname, names, log: As for `serve`.
+    """
+
     def __init__(self, role: str, plugin: str, ifname: str, names: dict[str, list[str]], log: AuditLog) -> None:
         self._log = log
         self._netns = "container" if role == "container worker" else "host"
@@ -273,7 +279,7 @@ def serve(
         names: Netconf key to names of links, as the peer says.
         log: Where judgements are written; None for nowhere.
     """
-    gate = _Gate(role, plugin, ifname, names, log or AuditLog(-1, plugin, "", ifname))
+    gate = Gatekeeper(role, plugin, ifname, names, log or AuditLog(-1, plugin, "", ifname))
     while True:
         try:
             outcomes = gate.take(channel.receive())

@@ -93,7 +93,7 @@ def run_text(text: str, operation: str = "change", target: str = "nftables rules
     if status != 0:
         if error.startswith(_SOCKET_FAILED):
             # ORDER: before the next call: answers that are still on their way would make libnftables end the process.
-            lib.nft_ctx_free(_contexts.pop(os.getpid()))
+            close()
         raise _refusal(error.decode(errors="replace"), operation, target)
     # TRUST: others write names and comments into their rules; one that is not UTF-8 must not hide ours.
     return output.decode(errors="replace")
@@ -136,6 +136,18 @@ def chains_of(family: str, table: str) -> dict[str, Command]:
     return {chain["name"]: chain for chain in chains if chain["table"] == table}
 
 
+def close() -> None:
+    """Close this process' socket, if there is one; the next call makes another.
+
+    KERNEL: after a transaction that deleted something this waits for RCU (4 to 16 ms, Linux 6.18).
+    """
+    context = _contexts.pop(os.getpid(), None)
+    if context is not None:
+        from cnisandbox._nftables import lib  # noqa: PLC0415 - see cnisandbox/late.py
+
+        lib.nft_ctx_free(context)
+
+
 def transact(prepare: Callable[[int], list[Command]], operation: str, target: str) -> None:
     """Read, decide and change, again from the start when somebody else was faster.
 
@@ -168,8 +180,7 @@ def transact(prepare: Callable[[int], list[Command]], operation: str, target: st
 def _connected(operation: str, target: str) -> Any:
     """Return this process' context, made at the first call.
 
-    KERNEL: closing the socket after a transaction that deleted something waits for RCU (4 to 16 ms, Linux 6.18), so it
-    is kept for as long as the process lives; then the wait is part of the exit.
+    It is kept for as long as the process lives: then the wait that `close` has is part of the exit.
     """
     from cnisandbox._nftables import ffi, lib  # noqa: PLC0415 - see cnisandbox/late.py
 

@@ -38,7 +38,7 @@ _BRIDGE = f'"cniVersion": "1.0.0", "name": "x", "type": "bridge", "isDefaultGate
 # What most calls ask for, and what is asked for where the kernel refuses that: here, where it has no nf_tables. None of
 # loopback, and none of host-local, which is called by itself only for plugins of others: each takes some 2 MiB, and the
 # zygote has 60.
-_CALLS = {"bridge": (f'{{{_BRIDGE}, "ipMasq": true}}', f"{{{_BRIDGE}}}")}
+NETCONFS = {"bridge": (f'{{{_BRIDGE}, "ipMasq": true}}', f"{{{_BRIDGE}}}")}
 _LEVELS = ("mediated", "hardened")
 
 
@@ -111,9 +111,9 @@ def _enter_stage() -> dict[str, str]:
 
 def play_of(name: str) -> Play | None:
     """Make a play of a plugin of ours, of ADDs; None where none was written."""
-    if name not in _CALLS:
+    if name not in NETCONFS:
         return None
-    wanted, instead = _CALLS[name]
+    wanted, instead = NETCONFS[name]
 
     def play(served: Served, variables: dict[str, str], mounts_fd: int) -> dict[str, Pages]:
         try:

@@ -31,6 +31,7 @@ from cnisandbox.hints import NamedTuple, NoReturn
 from cnisandbox.light import signal
 from cnisandbox.plugin import Plugin
 from cnisandbox.zygote import code, mounts, protocol, runner, slot
+from cnisandbox.zygote.practice import practice_of
 from cnisandbox.zygote.rehearsal import play_of, rehearse
 from cnisandbox.zygote.slot import Ends, Served
 
@@ -125,6 +126,9 @@ class Server:
             signal.signal(number, lambda which, _frame: self._asked.add(which))
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.set_wakeup_fd(self._alarm_fd, warn_on_full_buffer=False)
+        for pool in self._pools:
+            if pool.served.practise is not None:
+                pool.served.practise(self._warn)
         # Who looks an attribute up notes its name in the place of another one, and writes to the pages of both. With
         # nothing noted, a call and its slot take 110 of 4080 faults less.
         sys._clear_type_cache()  # noqa: SLF001 - documented; each look-up takes longer once
@@ -361,7 +365,8 @@ def main() -> NoReturn:
 def _served(name: str, plugin_dirs: tuple[str, ...], empty_netns: namespaces.Netns) -> Served:
     if name == protocol.RUNNER:
         return runner.SERVED
-    return slot.of_plugin(_plugin(name), plugin_dirs, empty_netns, play_of(name))
+    plugin = _plugin(name)
+    return slot.of_plugin(plugin, plugin_dirs, empty_netns, play_of(name), practice_of(plugin))
 
 
 def _plugin(name: str) -> type[Plugin]:

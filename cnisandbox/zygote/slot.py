@@ -100,6 +100,9 @@ class Taken(NamedTuple):
 # Has a call of whom it is told served, with the parameters of it and `Ends.mounts_fd`; says what each role has used.
 Play = Callable[["Served", dict[str, str], int], dict[str, Pages]]
 
+# Serves calls that nobody has asked for, in the zygote itself; told what to do with a warning.
+Practice = Callable[[Callable[[str], None]], None]
+
 
 class Served(NamedTuple):
     """Whose calls a slot serves.
@@ -110,6 +113,7 @@ class Served(NamedTuple):
             role named, before it waits.
         begin: Is the entry of a call, with what was made.
         play: The rehearsal; None where there is nothing to be rehearsed.
+        practise: What the zygote does before it forks; None for nothing.
         has_subject: Whether launchers say something before the environment.
         held: Descriptors of the zygote that it needs.
     """
@@ -118,11 +122,18 @@ class Served(NamedTuple):
     prepare: Callable[[Settle, int], Any]
     begin: Callable[[Any, Taken], NoReturn]
     play: Play | None = None
+    practise: Practice | None = None
     has_subject: bool = False
     held: tuple[int, ...] = ()
 
 
-def of_plugin(plugin: type[Plugin], plugin_dirs: tuple[str, ...], empty_netns: Netns, play: Play | None) -> Served:
+def of_plugin(
+    plugin: type[Plugin],
+    plugin_dirs: tuple[str, ...],
+    empty_netns: Netns,
+    play: Play | None,
+    practise: Practice | None,
+) -> Served:
     """Serve the calls of a plugin of ours.
 
     Args:
@@ -130,6 +141,7 @@ def of_plugin(plugin: type[Plugin], plugin_dirs: tuple[str, ...], empty_netns: N
         plugin_dirs: Directories of plugins that calls are expected to name.
         empty_netns: For engines at mediated.
         play: The rehearsal, if there is one.
+        practise: The practice, likewise.
     """
 
     def prepare(settle: Settle, mounts_fd: int) -> Ahead:
@@ -140,6 +152,7 @@ def of_plugin(plugin: type[Plugin], plugin_dirs: tuple[str, ...], empty_netns: N
         prepare,
         lambda ahead, taken: run(plugin, ahead, taken.status_fd),
         play,
+        practise,
         held=(empty_netns.fd,),
     )
 

@@ -263,7 +263,7 @@ def test_a_link_that_is_given_the_name_of_one_to_be_made_was_not_made(world: Wor
 
 def outcomes_of_deletion(makes_it_first: bool) -> list[int]:
     """Ask a gate in this process for a link, which somebody else may make when the judge has looked; then delete it."""
-    served = gate._Gate(HOST, "bridge", "eth0", TWO_BRIDGES, AuditLog(-1, "bridge", "", "eth0"))
+    served = gate.Gatekeeper(HOST, "bridge", "eth0", TWO_BRIDGES, AuditLog(-1, "bridge", "", "eth0"))
     endpoint = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0)
     deliver = gate.deliver
 
