@@ -72,7 +72,7 @@ def serve(
         is_first = False
         index, arguments = checked_request(request, is_delegate=is_delegate)
         try:
-            answer = run_declared(index, arguments)
+            answer = answer_of(TABLE[index], arguments)
         except Exception as error:  # noqa: BLE001 - a defect of ours: said once, then the process ends
             channel.send(
                 describe_error(BoundaryViolation(f"run {TABLE[index].__name__}: {type(error).__name__}: {error}"))
@@ -96,10 +96,10 @@ def checked_request(request: object, *, is_delegate: bool) -> tuple[int, list[An
     os._exit(2)
 
 
-def run_declared(index: int, arguments: list[Any]) -> list[object]:
-    """Run a function of the table; returns the answer, also if that is an error."""
+def answer_of(function: Callable[..., Any], arguments: list[Any]) -> list[object]:
+    """Run a function; returns the answer, also if that is an error."""
     try:
-        return [_OK, TABLE[index](*arguments)]
+        return [_OK, function(*arguments)]
     except CniError as error:
         return describe_error(error)
 

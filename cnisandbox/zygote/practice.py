@@ -1,4 +1,4 @@
-"""Calls that nobody has asked for, which the zygote serves by itself before it forks anything.
+"""Calls that nobody has asked for, which the zygote serves by itself at its start.
 
 The interpreter rewrites a function that is called often: instructions that look everything up become ones for the types
 and names that they have met (PEP 659). A call ends before that has happened, and what it has learned ends with it; what
@@ -9,18 +9,22 @@ the zygote has learned, each fork has.
 
 Privilege: everything the runtime has, which a plugin's code has nowhere else. Nothing of a call is there yet: the
 netconf is a constant of ours, and what else is read are the kernel's answers in two network namespaces that nobody else
-is in. What is changed are links there, settings of theirs, and files in a tmpfs that is mounted nowhere. Nothing is
-executed, and nothing kept but what the interpreter has made of the code.
+is in. What is changed are links there, settings of theirs, and files in a tmpfs that is mounted nowhere. The delegate
+worker's part does nothing at all, so no program is looked for, or executed. What stays is what the interpreter has made
+of the code, and memory.
 """
 
 import fcntl
 import gc
 import os
+import select
 from collections.abc import Callable
 
 from cnisandbox.audit.log import AuditLog
 from cnisandbox.boundary import limits, namespaces, service, view
 from cnisandbox.boundary.attestation import Attestation, Expectation, Witness, verify
+from cnisandbox.boundary.calls import TABLE
+from cnisandbox.boundary.delegate import Found
 from cnisandbox.boundary.entry import Session
 from cnisandbox.boundary.environment import Environment, read_environment
 from cnisandbox.boundary.levels import Level
@@ -42,19 +46,20 @@ from cnisandbox.cni.output import result_document
 from cnisandbox.engine import request_of
 from cnisandbox.errors import PrivilegeNotDropped, reason
 from cnisandbox.hints import NamedTuple
-from cnisandbox.light import suppress
+from cnisandbox.light import signal, suppress
 from cnisandbox.monitor.client import Gate, through
 from cnisandbox.monitor.gate import Gatekeeper
 from cnisandbox.netlink.transport import close_route_socket
 from cnisandbox.nft import connection
 from cnisandbox.plugin import Call, Plugin, UndoStack
-from cnisandbox.zygote.rehearsal import NETCONFS
+from cnisandbox.zygote.rehearsal import NETCONFS, fork_quietly, read_to_end
 from cnisandbox.zygote.slot import Practice, own_facts
 
 # The interpreter begins to adapt a function with its eighth call, and an ADD calls most of them once.
 _ROUNDS = 5
 _LEVELS = (Level.HARDENED, Level.MEDIATED)
 _IFNAME = "eth0"
+_DONE = "done"
 
 
 class _Evidence(NamedTuple):
@@ -75,23 +80,53 @@ def practise(plugin: type[Plugin], netconfs: tuple[str, ...], warn: Callable[[st
 
     Args:
         plugin: Whose.
-        netconfs: Of a network whose host and container are empty, with which nothing is executed. The second and those
-            behind it are for kernels that refuse the ones before.
+        netconfs: Of a network whose host and container are empty. The second and those behind it are for kernels that
+            refuse the ones before.
         warn: Told when all have failed; calls then take longer. And when this process cannot go back to where it was;
             it ends then.
     """
+    failures = []
+    for netconf in netconfs:
+        # ORDER: tried by a fork, which may end, or hang, as libraries do; then done here, where neither must be.
+        failure = _failure_of_fork(plugin, netconf)
+        if not failure:
+            _serve_here(plugin, netconf, warn)
+            return
+        failures.append(failure)
+    warn(f"practise {plugin.name}: {'; '.join(failures)}; calls will take longer")
+
+
+def _failure_of_fork(plugin: type[Plugin], netconf: str) -> str:
+    """Have a fork serve the calls once; returns why that has failed."""
+    read_fd, write_fd = os.pipe2(os.O_CLOEXEC)
+    pid = fork_quietly()
+    if pid == 0:
+        said = "ended"
+        try:
+            _serve_calls(plugin, netconf.encode(), 1)
+            said = _DONE
+        except Exception as error:  # noqa: BLE001 - whatever it is, calls are served without what could be learned
+            said = f"{type(error).__name__}: {error}"
+        finally:
+            os.write(write_fd, said.encode("utf-8", "replace"))
+            os._exit(0)
+    os.close(write_fd)
+    said = read_to_end(read_fd).decode("utf-8", "replace")
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    return "" if said == _DONE else said or "a try has ended, or takes too long"
+
+
+def _serve_here(plugin: type[Plugin], netconf: str, warn: Callable[[str], None]) -> None:
+    """Serve the calls in this process, and go back to where it was."""
     capabilities, before = own_facts().capabilities, _descriptors()
     own_fd = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
     # A worker finds the container's netns at this number, under which we have something of our own.
     lifted_fd = fcntl.fcntl(GIVEN_FD, fcntl.F_DUPFD_CLOEXEC, GIVEN_FD + 1)
     try:
-        failure = ""
-        for netconf in netconfs:
-            failure = _failure(plugin, netconf, own_fd)
-            if not failure:
-                break
-        else:
-            warn(f"practise {plugin.name}: {failure}; calls will take longer")
+        _serve_calls(plugin, netconf.encode(), _ROUNDS)
+    except Exception as error:  # noqa: BLE001 - as above
+        warn(f"practise {plugin.name}: {type(error).__name__}: {error}; calls will take longer")
     finally:
         # ORDER: whoever closes its descriptors when it is forgotten does so before their numbers are somebody else's.
         gc.collect()
@@ -100,42 +135,35 @@ def practise(plugin: type[Plugin], netconfs: tuple[str, ...], warn: Callable[[st
             checked(lib.native_set_effective(capabilities), "capset")
             namespaces.enter_netns(own_fd)
             os.dup2(lifted_fd, GIVEN_FD, inheritable=False)
-            for fd in _descriptors() - before:
-                os.close(fd)
         except OSError as error:
             # TRUST: in another netns than the launchers' no call may be served.
             warn(f"practise {plugin.name}: go back to the netns of before: {reason(error)}; no call will be served")
             os._exit(1)
+        for fd in _descriptors() - before:
+            os.close(fd)
 
 
 def _descriptors() -> set[int]:
-    return set(limits.open_descriptors(limits.current_limits()["nofile"]))
+    # The one that they are listed with has been closed.
+    return {fd for fd in map(int, os.listdir("/proc/self/fd")) if limits.is_open(fd)}
 
 
-def _failure(plugin: type[Plugin], netconf: str, own_fd: int) -> str:
-    """Serve the calls; returns why that has failed."""
-    try:
-        _serve_calls(plugin, netconf.encode(), own_fd)
-    except Exception as error:  # noqa: BLE001 - whatever it is, calls are served without what could be learned
-        return f"{type(error).__name__}: {error}"
-    finally:
-        connection.close()
-    return ""
-
-
-def _serve_calls(plugin: type[Plugin], netconf: bytes, own_fd: int) -> None:
+def _serve_calls(plugin: type[Plugin], netconf: bytes, rounds: int) -> None:
     host, container = namespaces.open_empty_netns(), namespaces.open_empty_netns()
     os.dup2(container.fd, GIVEN_FD, inheritable=False)
     state_dir = StateDir(state_paths()[0], view.new_temporary())
     # ORDER: as they answer. At a DEL the host's looks whether the link is gone, which the container's deletes.
-    netns_fds = {CONTAINER_ROLE: container.fd, HOST_ROLE: host.fd, DELEGATE_ROLE: own_fd}
-    for level in _LEVELS:
-        for _ in range(_ROUNDS):
-            evidence = _attest()
-            document = _serve(plugin, _environment("ADD", level), netconf, netns_fds, state_dir, evidence)
-            attached = netconf.removesuffix(b"}") + b', "prevResult": ' + document + b"}"
-            for verb in ("CHECK", "DEL"):
-                _serve(plugin, _environment(verb, level), attached, netns_fds, state_dir, evidence)
+    netns_fds = {CONTAINER_ROLE: container.fd, HOST_ROLE: host.fd, DELEGATE_ROLE: host.fd}
+    try:
+        for level in _LEVELS:
+            for _ in range(rounds):
+                evidence = _attest()
+                document = _serve(plugin, _environment("ADD", level), netconf, netns_fds, state_dir, evidence)
+                attached = netconf.removesuffix(b"}") + b', "prevResult": ' + document + b"}"
+                for verb in ("CHECK", "DEL"):
+                    _serve(plugin, _environment(verb, level), attached, netns_fds, state_dir, evidence)
+    finally:
+        connection.close()
 
 
 def _attest() -> _Evidence:
@@ -186,7 +214,7 @@ def _serve(
         is_gate = environment.level is Level.MEDIATED and role != DELEGATE_ROLE
         log = AuditLog(-1, plugin.name, "", _IFNAME)
         keeper = Gatekeeper(role, plugin.name, _IFNAME, names, log) if is_gate else None
-        parts.append(_Part(role, netns_fd, keeper, _Answers(parts), evidence))
+        parts.append(_Part(role, netns_fd, keeper, parts, evidence))
     container, host, delegate = (part.worker for part in parts)
     session = Session(environment, host, container, delegate, (state_dir,), read_boot_id(), None, *evidence)
     call = Call(plugin, session, request, UndoStack())
@@ -210,16 +238,22 @@ def _serve(
 
 
 class _Answers:
-    """What an engine's part finds where it would wait for an answer: by then everybody has answered."""
+    """What an engine's part polls where it would wait for an answer: everybody has answered before.
 
-    def __init__(self, parts: "list[_Part]") -> None:
+    Args:
+        parts: They.
+        readable: What would be polled.
+    """
+
+    def __init__(self, parts: "list[_Part]", readable: select.poll) -> None:
         self._parts = parts
+        self._readable = readable
 
-    def poll(self, _timeout_ms: float) -> bool:
-        """Have all that were asked something answer."""
+    def poll(self, _timeout_ms: float) -> list[tuple[int, int]]:
+        """Have all that were asked something answer; who has not by then never will."""
         for part in self._parts:
             part.answer()
-        return True
+        return self._readable.poll(0)
 
 
 class _Part:
@@ -229,7 +263,7 @@ class _Part:
         role: Its role.
         netns_fd: The netns that it would be in.
         keeper: What it is at mediated.
-        answers: What is polled instead of the channel.
+        parts: All workers of the call.
         evidence: Of whoever; nothing is confined here, so nothing is compared.
 
     Attributes:
@@ -237,13 +271,14 @@ class _Part:
     """
 
     def __init__(
-        self, role: str, netns_fd: int, keeper: Gatekeeper | None, answers: _Answers, evidence: _Evidence
+        self, role: str, netns_fd: int, keeper: Gatekeeper | None, parts: "list[_Part]", evidence: _Evidence
     ) -> None:
         self._channel, self._its_channel = channel_pair(role, "engine", reads_ahead=True)
         self._role = role
         self._netns_fd = netns_fd
         self._keeper = keeper
-        self._channel._readable = answers  # type: ignore[assignment]  # noqa: SLF001 - see `_Answers`
+        readable = self._channel._readable  # noqa: SLF001 - see `_Answers`
+        self._channel._readable = _Answers(parts, readable)  # type: ignore[assignment]  # noqa: SLF001 - likewise
         self.worker = Worker(0, self._channel, evidence.expected)
         self.worker._attestation = evidence.said  # noqa: SLF001 - see above
         self._gate = None if keeper is None else Gate(self._channel)
@@ -262,9 +297,12 @@ class _Part:
                 close_route_socket()  # it belongs to this netns
 
     def _answer(self, request: object) -> None:
-        if self._keeper is None:
-            is_delegate = self._role == DELEGATE_ROLE
-            self._its_channel.send(service.run_declared(*service.checked_request(request, is_delegate=is_delegate)))
+        if self._role == DELEGATE_ROLE:
+            # TRUST: nothing that a delegate worker does is done here, least of all to execute what it has found.
+            self._its_channel.send(service.answer_of(Found, ["", b""]))
+        elif self._keeper is None:
+            index, arguments = service.checked_request(request, is_delegate=False)
+            self._its_channel.send(service.answer_of(TABLE[index], arguments))
         else:
             self._its_channel.send(self._keeper.take(request))
             self._keeper.learn()

@@ -54,30 +54,37 @@ def rehearse(served: Served, play: Play, mounts_fd: int) -> dict[str, Pages]:
         Role of a process to its pages; empty when the rehearsal has failed.
     """
     read_fd, write_fd = os.pipe2(os.O_CLOEXEC)
-    pid = os.fork()
+    pid = fork_quietly()
     if pid == 0:
         try:
-            # The server's handler writes to a pipe, which its descendants close.
-            signal.set_wakeup_fd(-1)
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            _die_with_parent()
             os.write(write_fd, _format(play(served, _enter_stage(), mounts_fd)))
         except Exception as error:  # noqa: BLE001 - whatever it is, calls are served without what could be learned
             os.write(2, f"cnisandbox: rehearse: {type(error).__name__}: {error}\n".encode("utf-8", "replace"))
         finally:
             os._exit(1)
     os.close(write_fd)
-    said = _read_to_end(read_fd)
+    said = read_to_end(read_fd)
     os.kill(pid, signal.SIGKILL)
     os.waitpid(pid, 0)
     return _parse(said)
+
+
+def fork_quietly() -> int:
+    """Fork a process that ends with us, and tells the server nothing; returns 0 in it."""
+    pid = os.fork()
+    if pid == 0:
+        # The server's handler writes to a pipe, which its descendants close.
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        _die_with_parent()
+    return pid
 
 
 def _die_with_parent() -> None:
     prctl.set_pdeathsig(signal.SIGKILL)
 
 
-def _read_to_end(fd: int) -> bytes:
+def read_to_end(fd: int) -> bytes:
     """Read what a child says until it has ended, or takes too long: then nothing; closes the descriptor."""
     deadline = time.monotonic() + _TIME_LIMIT_S
     pieces: list[bytes] = []

@@ -126,6 +126,7 @@ class Server:
             signal.signal(number, lambda which, _frame: self._asked.add(which))
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.set_wakeup_fd(self._alarm_fd, warn_on_full_buffer=False)
+        self._serve_at_once()
         for pool in self._pools:
             if pool.served.practise is not None:
                 pool.served.practise(self._warn)
@@ -149,6 +150,16 @@ class Server:
                 break
         self._drain()
         return max(self._asked, default=0)
+
+    def _serve_at_once(self) -> None:
+        """Make slots for launchers that have connected already, as they do by whom systemd has us started.
+
+        They wait for a second at most, and what comes before other slots takes longer.
+        """
+        with suppress(OSError):  # as in `_fill`, which tries again
+            for pool in self._pools:
+                if pool.is_waited_for():
+                    pool.idle.add(self._fork(pool))
 
     def _timeout(self, idle_exit_s: float | None) -> float:
         now = time.monotonic()
