@@ -142,6 +142,7 @@ class Server:
                 pool.pages = rehearse(pool.served, pool.served.play, self._mounts_fd)
                 if not pool.pages:
                     self._warn(f"rehearse {pool.served.name}: it has failed; calls will take longer")
+        self.last_call = time.monotonic()  # what was done until here is not idling
         while not self._asked:
             self._fill()
             self._wait(self._timeout(idle_exit_s))
