@@ -52,7 +52,7 @@ from cnisandbox.monitor.gate import Gatekeeper
 from cnisandbox.netlink.transport import close_route_socket
 from cnisandbox.nft import connection
 from cnisandbox.plugin import Call, Plugin, UndoStack
-from cnisandbox.zygote.rehearsal import NETCONFS, fork_quietly, read_to_end
+from cnisandbox.zygote.rehearsal import NETCONFS, leave_the_server, read_to_end
 from cnisandbox.zygote.slot import Practice, own_facts
 
 # The interpreter begins to adapt a function with its eighth call, and an ADD calls most of them once.
@@ -99,10 +99,11 @@ def practise(plugin: type[Plugin], netconfs: tuple[str, ...], warn: Callable[[st
 def _failure_of_fork(plugin: type[Plugin], netconf: str) -> str:
     """Have a fork serve the calls once; returns why that has failed."""
     read_fd, write_fd = os.pipe2(os.O_CLOEXEC)
-    pid = fork_quietly()
+    pid = os.fork()
     if pid == 0:
-        said = "ended"
+        said = ""
         try:
+            leave_the_server()
             _serve_calls(plugin, netconf.encode(), 1)
             said = _DONE
         except Exception as error:  # noqa: BLE001 - whatever it is, calls are served without what could be learned

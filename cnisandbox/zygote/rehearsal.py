@@ -54,9 +54,10 @@ def rehearse(served: Served, play: Play, mounts_fd: int) -> dict[str, Pages]:
         Role of a process to its pages; empty when the rehearsal has failed.
     """
     read_fd, write_fd = os.pipe2(os.O_CLOEXEC)
-    pid = fork_quietly()
+    pid = os.fork()
     if pid == 0:
         try:
+            leave_the_server()
             os.write(write_fd, _format(play(served, _enter_stage(), mounts_fd)))
         except Exception as error:  # noqa: BLE001 - whatever it is, calls are served without what could be learned
             os.write(2, f"cnisandbox: rehearse: {type(error).__name__}: {error}\n".encode("utf-8", "replace"))
@@ -69,15 +70,12 @@ def rehearse(served: Served, play: Play, mounts_fd: int) -> dict[str, Pages]:
     return _parse(said)
 
 
-def fork_quietly() -> int:
-    """Fork a process that ends with us, and tells the server nothing; returns 0 in it."""
-    pid = os.fork()
-    if pid == 0:
-        # The server's handler writes to a pipe, which its descendants close.
-        signal.set_wakeup_fd(-1)
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        _die_with_parent()
-    return pid
+def leave_the_server() -> None:
+    """Have a fork end with us, and tell the server nothing."""
+    # The server's handler writes to a pipe, which its descendants close.
+    signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    _die_with_parent()
 
 
 def _die_with_parent() -> None:
