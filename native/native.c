@@ -274,10 +274,13 @@ int native_seccomp_action_available(uint32_t action)
 	return (int)checked(syscall(SYS_seccomp, SECCOMP_GET_ACTION_AVAIL, 0, &action));
 }
 
-static int wait_for_end_of_file(void *pipe_fd)
+static int wait_for_end_of_file(void *argument)
 {
+	const int *pipe_fds = argument;
 	char byte;
-	syscall(SYS_read, *(int *)pipe_fd, &byte, 1);
+
+	syscall(SYS_close, pipe_fds[1]);
+	syscall(SYS_read, pipe_fds[0], &byte, 1);
 	syscall(SYS_exit, 0);
 	return 0;
 }
@@ -298,8 +301,8 @@ static int write_map(int pid, const char *file, unsigned int inside, unsigned in
 }
 
 /* One user namespace that maps id `inside` to `outside`, for MOUNT_ATTR_IDMAP. A user namespace is born only with a
- * process, so a child that shares our memory (no page tables are copied) lives just long enough to be asked for it; it
- * shares our descriptors too, so that closing the pipe is what ends it. */
+ * process, so a child that shares our memory (no page tables are copied) lives just long enough to be asked for it. Its
+ * descriptors are copies: when we are killed, nobody holds the pipe's end that it waits for, nor the runtime's pipes. */
 int native_userns_for_idmap(unsigned int inside_uid, unsigned int outside_uid, unsigned int inside_gid,
 			    unsigned int outside_gid)
 {
@@ -309,7 +312,7 @@ int native_userns_for_idmap(unsigned int inside_uid, unsigned int outside_uid, u
 
 	if (pipe2(pipe_fds, O_CLOEXEC) < 0)
 		return -errno;
-	pid = clone(wait_for_end_of_file, stack + sizeof stack, CLONE_NEWUSER | CLONE_VM | CLONE_FILES | SIGCHLD, &pipe_fds[0]);
+	pid = clone(wait_for_end_of_file, stack + sizeof stack, CLONE_NEWUSER | CLONE_VM | SIGCHLD, pipe_fds);
 	if (pid < 0) {
 		result = -errno;
 	} else {

@@ -139,3 +139,17 @@ def test_nothing_is_left_when_a_process_is_killed_while_it_drops_its_privileges(
         if not outcome.was_hit:
             assert when > 1, "the call was never made: the test tests nothing"
             return
+
+
+@pytest.mark.parametrize("map_file", ["uid_map", "gid_map"])
+def test_a_runtimes_pipes_end_with_an_entry_that_is_killed_while_it_maps_users(
+    world: World, plugin_dir: str, ready: str, map_file: str
+) -> None:
+    """A runtime reads to their end; whoever of the call still has them open keeps it waiting for ever."""
+    # An entry's first writes are those: a process of the new user namespace, which state directories need, waits.
+    when = ["uid_map", "gid_map"].index(map_file) + 1
+    outcome = faults.call_from_the_start_with(world, plugin_dir, "ADD", f"write:signal=KILL:when={when}")
+    assert outcome.was_hit
+    assert outcome.status in (-9, 137), outcome
+    assert outcome.stdout == b""
+    faults.require_state(world, ready, map_file)
