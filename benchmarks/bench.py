@@ -143,7 +143,7 @@ def _serve(reference: str, group: Cgroup) -> Zygote:
 def _stage(reference: str, sizes: Sizes, group: Cgroup, zygote: Zygote) -> Iterator[Stage]:
     subjects = Subjects.make(reference)
     with netns([*(subject.pod for subject in subjects), "floor", "library", *crowd_pods(sizes)]):
-        floor = Answerer("floor.py", "/run/netns/floor")
+        floor = Answerer("floor.py", *(f"/run/netns/{pod}" for pod in ("floor", *crowd_pods(sizes))))
         starting = Answerer("starting.py", "/run/netns/library")
         meter = Meter("/run/bench/calls", group, zygote, {zygote.pid, floor.pid, starting.pid})
         yield Stage(meter, subjects, floor, starting)

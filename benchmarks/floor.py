@@ -3,14 +3,14 @@
 No process is started, nothing is confined, no address is reserved, no input parsed. What remains is the kernel's work
 and the encoding of messages, which no plugin that is written in this language can do without.
 
-Argument: path of the pod's netns. Words on standard input: SCENARIO VERB.
+Arguments: path of the pod's netns, and of those of many pods. Words on standard input: SCENARIO VERB.
 """
 
 import os
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from answering import answer
 
@@ -38,9 +38,9 @@ from cnisandbox.netlink.veth import VethSetup, create_veth
 from cnisandbox.nft.masquerade import add_masquerade, delete_masquerade, has_masquerade
 from cnisandbox.sysctl import write_sysctl
 
-HOST_END, CONTAINER_END = "floor1", "eth0"
+CONTAINER_END = "eth0"
 OWNER = ("floor", "floor", CONTAINER_END)
-ADDRESS, GATEWAY = "10.19.0.2/16", "10.19.0.1"
+GATEWAY = "10.19.0.1"
 OPERSTATE_TIMEOUT_MS = 2500
 LOOK_AGAIN_S = 0.0002
 
@@ -67,13 +67,16 @@ class Floor:
     Args:
         host: The netns of the bridge.
         pod: That of the container.
+        number: Of the host's end, and of the container's address, from 2.
     """
 
-    def __init__(self, host: Place, pod: Place) -> None:
+    def __init__(self, host: Place, pod: Place, number: int = 2) -> None:
         self._host = host
         self._pod = pod
+        self._host_end = f"floor{number}"
+        self._address = f"10.19.{number >> 8}.{number & 255}/16"
         self._setup = InterfaceSetup(
-            CONTAINER_END, [InterfaceAddress(ADDRESS, GATEWAY)], [Route("0.0.0.0/0", gw=GATEWAY)]
+            CONTAINER_END, [InterfaceAddress(self._address, GATEWAY)], [Route("0.0.0.0/0", gw=GATEWAY)]
         )
 
     def add(self) -> None:
@@ -82,7 +85,7 @@ class Floor:
         get_link(CONTAINER_END)
         self._host.enter()
         bridge = ensure_bridge(BridgeSetup("floor0", "02:00:00:00:00:01")).link
-        pair = VethSetup(HOST_END, CONTAINER_END, self._pod.fd, master=bridge.ifindex, mac="02:00:00:00:00:02")
+        pair = VethSetup(self._host_end, CONTAINER_END, self._pod.fd, master=bridge.ifindex, mac="02:00:00:00:00:02")
         host_end = create_veth(pair._replace(alias="floor"))
         ensure_addresses(bridge.ifindex, bridge.ifname, [f"{GATEWAY}/16"], False, True)
         write_sysctl("net/ipv4/ip_forward", "1")
@@ -97,7 +100,7 @@ class Floor:
     def check(self) -> None:
         """Look at what is there."""
         get_link("floor0")
-        host_end = get_link(HOST_END)
+        host_end = get_link(self._host_end)
         if host_end is not None:
             get_port(host_end.ifindex)
         self._pod.enter()
@@ -122,18 +125,53 @@ class Floor:
     def add_masqueraded(self) -> None:
         """ADD with ipMasq."""
         self.add()
-        add_masquerade(*OWNER, [ADDRESS])
+        add_masquerade(*OWNER, [self._address])
 
     def check_masqueraded(self) -> None:
         """CHECK with ipMasq."""
         self.check()
-        has_masquerade(*OWNER, [ADDRESS])
+        has_masquerade(*OWNER, [self._address])
 
     def delete_masqueraded(self) -> Callable[[], None]:
         """DEL with ipMasq."""
         afterwards = self.delete()
         delete_masquerade(*OWNER)
         return afterwards
+
+
+class Crowd:
+    """An attachment of each of many pods, one after the other.
+
+    Args:
+        host: The netns of the bridge.
+        pods: Paths of those of the containers, which need not be there before the first verb.
+    """
+
+    def __init__(self, host: Place, pods: Sequence[str]) -> None:
+        self._host = host
+        self._pods = pods
+        self._floors: list[Floor] = []
+
+    def add(self) -> None:
+        """ADD for each."""
+        self._floors = [Floor(self._host, Place(pod), number) for number, pod in enumerate(self._pods, 2)]
+        for floor in self._floors:
+            floor.add()
+
+    def check(self) -> None:
+        """CHECK for each."""
+        for floor in self._floors:
+            floor.check()
+
+    def delete(self) -> Callable[[], None]:
+        """DEL for each; returns what waits for the kernel's answers."""
+        asking = [floor.delete() for floor in self._floors]
+
+        def join() -> None:
+            for wait in asking:
+                wait()
+
+        return join
 
 
 class Loopback:
@@ -176,7 +214,7 @@ def _delete(ifindex: int) -> None:
 def main() -> None:
     """Answer."""
     host, pod = Place("/proc/self/ns/net"), Place(sys.argv[1])
-    floor, loopback = Floor(host, pod), Loopback(host, pod)
+    floor, loopback, crowd = Floor(host, pod), Loopback(host, pod), Crowd(host, sys.argv[2:])
     answer(
         {
             "loopback ADD": loopback.add,
@@ -188,6 +226,9 @@ def main() -> None:
             "masqueraded ADD": floor.add_masqueraded,
             "masqueraded CHECK": floor.check_masqueraded,
             "masqueraded DEL": floor.delete_masqueraded,
+            "crowd ADD": crowd.add,
+            "crowd CHECK": crowd.check,
+            "crowd DEL": crowd.delete,
         }
     )
 

@@ -100,7 +100,7 @@ def scenarios(stage: Stage, sizes: Sizes) -> list[Scenario]:
         Scenario(f"{RUNNER}VERSION", ("VERSION",), single(runner, _loopback), rounds),
         *(Scenario(title, VERBS, prepare, rounds) for title, prepare in calls.items()),
         # Without CHECK: that of portmap 1.1.1 fails, since it looks for IPv6 rules that ADD never made.
-        Scenario(CHAIN, ("ADD", "DEL"), single(chained, chain), rounds.times(0.3)),
+        Scenario(CHAIN, ("ADD", "DEL"), single(chained, chain, floor="plain"), rounds.times(0.3)),
         Scenario(RESERVATIONS, reservations, lambda: _reserved(stage, sizes, few), rounds.times(0.3)),
         Scenario("call a function confined", ("start",), lambda: _libraries(stage), rounds),
         # One pass is 200 calls, and its own warm-up; cold calls, one at a time, are above.
@@ -145,18 +145,23 @@ def _crowd(stage: Stage, sizes: Sizes, at_a_time: int, subjects: Sequence[Subjec
 
     def prepare() -> dict[str, Workload]:
         pods = crowd_pods(sizes)
-        return {
+        workloads: dict[str, Workload] = {
             subject.name: Attachments(stage.meter, subject, [bridge(subject, "crowd")], pods, "eth0", at_a_time)
             for subject in subjects
         }
+        return workloads | {FLOOR: Asked(stage.floor, "crowd {}")}
 
     return Scenario(crowd_title(sizes.pods, at_a_time), VERBS, prepare, rounds, one_after_another)
 
 
 def _starts(stage: Stage, subjects: Sequence[Subject]) -> dict[str, Workload]:
     """A call that does nothing, and the interpreter by itself."""
-    interpreter = Call(sys.executable, {"PATH": os.environ["PATH"]}, b"", ("-I", "-S", "-c", "pass"))
-    return {**_single(stage, subjects, _loopback)(), FLOOR: Program(stage.meter, interpreter)}
+    return {**_single(stage, subjects, _loopback)(), FLOOR: _interpreter(stage)}
+
+
+def _interpreter(stage: Stage) -> Program:
+    """The floor of what sends no message to the kernel."""
+    return Program(stage.meter, Call(sys.executable, {"PATH": os.environ["PATH"]}, b"", ("-I", "-S", "-c", "pass")))
 
 
 def _reserved(stage: Stage, sizes: Sizes, subjects: Sequence[Subject]) -> dict[str, Workload]:
@@ -166,14 +171,15 @@ def _reserved(stage: Stage, sizes: Sizes, subjects: Sequence[Subject]) -> dict[s
         reserve(subject, reservations)
         return Attachments(stage.meter, subject, [host_local(subject, reservations)], [subject.pod])
 
-    return {
+    workloads: dict[str, Workload] = {
         subject.name: Refilled({str(number): network(subject, number) for number in sizes.reservations})
         for subject in subjects
     }
+    return workloads | {FLOOR: _interpreter(stage)}
 
 
 def _libraries(stage: Stage) -> dict[str, Workload]:
-    return {name: Asked(stage.starting, name) for name in (*COMMANDS, LIBRARY)}
+    return {name: Asked(stage.starting, name) for name in (*COMMANDS, LIBRARY, FLOOR)}
 
 
 def _loopback(_subject: Subject) -> list[NetConf]:

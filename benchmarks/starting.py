@@ -1,6 +1,6 @@
 """How long it takes until something confined has run and its end is known: the sandbox library and two others.
 
-Argument: path of a netns, for the library. Words on standard input: keys of `COMMANDS`, and `LIBRARY`.
+Argument: path of a netns, for the library. Words on standard input: keys of `COMMANDS`, `LIBRARY`, and `FLOOR`.
 """
 
 import os
@@ -9,6 +9,8 @@ from collections.abc import Callable
 from functools import partial
 
 from answering import answer
+from floor import Place
+from subjects import FLOOR
 
 from cnisandbox import Sandbox
 from cnisandbox.netlink.links import get_link
@@ -34,6 +36,13 @@ def call_function(netns: str) -> None:
         assert box.call(get_link, "lo") is not None
 
 
+def call_unconfined(inside: Place, outside: Place) -> None:
+    """Call the same function here, in the netns."""
+    inside.enter()
+    assert get_link("lo") is not None
+    outside.enter()
+
+
 def run_command(name: str) -> None:
     """Run a program that does nothing."""
     argv = COMMANDS[name]
@@ -45,7 +54,9 @@ def run_command(name: str) -> None:
 def main() -> None:
     """Answer."""
     actions: dict[str, Callable[[], None]] = {name: partial(run_command, name) for name in COMMANDS}
-    answer({**actions, LIBRARY: partial(call_function, sys.argv[1])})
+    actions[LIBRARY] = partial(call_function, sys.argv[1])
+    actions[FLOOR] = partial(call_unconfined, Place(sys.argv[1]), Place("/proc/self/ns/net"))
+    answer(actions)
 
 
 if __name__ == "__main__":
