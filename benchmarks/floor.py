@@ -67,13 +67,14 @@ class Floor:
     Args:
         host: The netns of the bridge.
         pod: That of the container.
-        number: Of the host's end, and of the container's address, from 2.
+        number: Of the host's end and its MAC, and of the container's address, from 2.
     """
 
     def __init__(self, host: Place, pod: Place, number: int = 2) -> None:
         self._host = host
         self._pod = pod
         self._host_end = f"floor{number}"
+        self._mac = f"02:00:00:00:{number >> 8:02x}:{number & 255:02x}"
         self._address = f"10.19.{number >> 8}.{number & 255}/16"
         self._setup = InterfaceSetup(
             CONTAINER_END, [InterfaceAddress(self._address, GATEWAY)], [Route("0.0.0.0/0", gw=GATEWAY)]
@@ -85,7 +86,7 @@ class Floor:
         get_link(CONTAINER_END)
         self._host.enter()
         bridge = ensure_bridge(BridgeSetup("floor0", "02:00:00:00:00:01")).link
-        pair = VethSetup(self._host_end, CONTAINER_END, self._pod.fd, master=bridge.ifindex, mac="02:00:00:00:00:02")
+        pair = VethSetup(self._host_end, CONTAINER_END, self._pod.fd, master=bridge.ifindex, mac=self._mac)
         host_end = create_veth(pair._replace(alias="floor"))
         ensure_addresses(bridge.ifindex, bridge.ifname, [f"{GATEWAY}/16"], False, True)
         write_sysctl("net/ipv4/ip_forward", "1")
@@ -154,7 +155,8 @@ class Crowd:
 
     def add(self) -> None:
         """ADD for each."""
-        self._floors = [Floor(self._host, Place(pod), number) for number, pod in enumerate(self._pods, 2)]
+        if not self._floors:
+            self._floors = [Floor(self._host, Place(pod), number) for number, pod in enumerate(self._pods, 2)]
         for floor in self._floors:
             floor.add()
 
