@@ -1,17 +1,18 @@
 """Workers forked ahead of the call that they are for: confined as far as no call has an influence on it, they wait.
 
-    waiting    the service user, bounding set empty, no privilege to be gained, in its view, under its limits and in its
-               Landlock domain; CAP_NET_ADMIN, and CAP_SYS_ADMIN where there is a netns to enter
-               it has attested that
-    told       one message, and descriptors: it enters the netns, then goes through every stage of the drop again, which
-               takes the rest, loads the filter, and attests what is different now
+    the host's       waits confined to the end, and has attested that
+                     one message, and perhaps a descriptor: it attests which it has now
+    the container's  waits as the service user, bounding set empty, no privilege to be gained, in its view, under its
+                     limits and in its Landlock domain, with CAP_NET_ADMIN and CAP_SYS_ADMIN; it has attested that
+                     one message, and descriptors: it enters the netns, then goes through every stage of the drop
+                     again, which takes the rest, loads the filter, and attests what is different now
 
 Nothing of a call is known when they are forked, and each serves one and ends: nothing of one call can reach another.
 
 Privilege: everything, until it waits; then what is said above, until the message comes. It comes over a socket,
 because of its descriptors: a pipe carries none, and to fetch them would take a capability over the parent. The other
 end is the parent's, who is root and has read nothing of anybody else's; it is closed before the netns is entered, out
-of which no way may lead back.
+of which no way may lead back, and before anything is asked.
 """
 
 import _socket
@@ -19,12 +20,13 @@ import os
 import struct
 from collections.abc import Callable
 
-from cnisandbox.boundary import namespaces, service
+from cnisandbox.boundary import limits, namespaces, service
 from cnisandbox.boundary.attestation import Attestation, Expectation
 from cnisandbox.boundary.confinement import (
     Confinement,
     Ground,
     complete,
+    confine,
     descend,
     expected_limits,
     prepare,
@@ -170,7 +172,7 @@ def unborn_waiting(
         mounts_fd: The mount namespace that its view is made in a copy of.
         gate_of: Makes what it does when it is told to be a gate.
         settle: What it does first.
-        enters_netns: Whether it will be given a netns to enter.
+        enters_netns: Whether it will be given a netns to enter, and perhaps a log; else it waits confined to the end.
 
     Raises:
         PrivilegeNotDropped: the stage "channel" failed.
@@ -209,7 +211,7 @@ def _wait(
 ) -> None:
     """Live as a worker that waits first."""
     # One that is going to write a log may write one; `complete` takes that away where there is none.
-    waiting = wanted._replace(file_bytes=LOG_FILE_BYTES)
+    waiting = wanted._replace(file_bytes=LOG_FILE_BYTES) if enters_netns else wanted
 
     def arrange() -> Channel:
         nonlocal socket
@@ -217,22 +219,28 @@ def _wait(
         with stage("namespaces", wanted.role):
             namespaces.enter_mounts(mounts_fd)
         # It also keeps the numbers of what the process may be given from being taken meanwhile.
-        reserved = dict.fromkeys((GIVEN_FD, LOG_FD), socket.fileno())
+        reserved = dict.fromkeys((GIVEN_FD, LOG_FD) if enters_netns else (), socket.fileno())
         own, (lifted,) = arrange_descriptors(waiting, channel, reserved, socket.fileno())
         socket = _socket.socket(fileno=lifted)
         return own
 
-    def become(own: Channel) -> Becoming:
-        ground = descend(waiting, prepare(waiting), (CAP_SYS_ADMIN,) if enters_netns else ())
+    def become_later(own: Channel) -> Becoming:
+        ground = descend(waiting, prepare(waiting), (CAP_SYS_ADMIN,))
         with stage("attest", wanted.role):
             before = ground.witness.look(wanted.role, wanted.level, ground.landlock_abi or 0)
         service.send_attestation(own, before)
         return _become(wanted, socket, gate_of, ground)._replace(before=before)
 
-    live(wanted.role, "[waiting]", channel, arrange, become)
+    def become_now(own: Channel) -> Becoming:
+        before = confine(wanted, {*CHANNEL_FDS, socket.fileno()})
+        service.send_attestation(own, before)
+        return _be_told(before, socket, gate_of)
+
+    live(wanted.role, "[waiting]", channel, arrange, become_later if enters_netns else become_now)
 
 
 def _become(wanted: Confinement, socket: _socket.socket, gate_of: GateOf, ground: Ground) -> Becoming:
+    """Wait for the message, and become what is left to become."""
     with stage("channel", wanted.role):
         assignment, gifts = _receive(socket)
     given = _numbered(gifts)
@@ -247,6 +255,16 @@ def _become(wanted: Confinement, socket: _socket.socket, gate_of: GateOf, ground
     kept = {*CHANNEL_FDS, *(number for number, fd in given if fd is not None)}
     attestation = complete(refined, kept, ground)
     return Becoming(attestation, gate_of(assignment), assignment.subject.is_gate_only)
+
+
+def _be_told(before: Attestation, socket: _socket.socket, gate_of: GateOf) -> Becoming:
+    """Wait for the message, with nothing left to become; of what was attested, only the descriptors can differ then."""
+    with stage("channel", before.role):
+        # KERNEL: a descriptor gets the lowest number that is free, which is `GIVEN_FD`; the attestation has it.
+        assignment, _ = _receive(socket)
+    set_title(f"cnisandbox: {before.role} {assignment.title}")
+    attestation = before._replace(descriptors=limits.open_descriptors(before.limits["nofile"]))
+    return Becoming(attestation, gate_of(assignment), assignment.subject.is_gate_only, before)
 
 
 def _receive(socket: _socket.socket) -> tuple[Assignment, Gifts]:

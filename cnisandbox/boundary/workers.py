@@ -312,23 +312,29 @@ def begin_workers(
         container = ahead.container.begin(assignment, Gifts(netns_fd=netns.fd, log_fd=log_fd), netns.inode)
     elif ahead.container is not None:
         _end(ahead.container.pid)
-    if ahead.host is not None:
-        host = ahead.host.begin(assignment, Gifts(given_fd=netns.fd if netns else None, log_fd=log_fd))
+    # Who waits confined to the end may write no log.
+    is_logger = ahead.host is not None and log is not None
+    if ahead.host is not None and is_logger:
+        _end(ahead.host.pid)
+    elif ahead.host is not None:
+        host = ahead.host.begin(assignment, Gifts(given_fd=netns.fd if netns else None))
     delegate = ahead.delegate
     is_stale = delegate is not None and not _is_delegate_current(ahead, delegate, environment, state_dirs)
-    if is_foreign or is_stale:
+    if is_foreign or is_logger or is_stale:
         pid_namespaces = namespaces.NewPidNamespaces()
         making = _Making(needs, environment, ahead.user, title, log)
         described = []
         its_state_dirs: tuple[StateDir, ...] = ()
         if is_foreign and netns is not None and needs.container:
             described.append(_unborn_container(making, netns))
+        if is_logger:
+            described.append(_unborn_host(making, netns))
         if is_stale and delegate is not None:
             _end(delegate.pid)
             delegate, its_state_dirs = None, open_state_dirs(*ahead.user)
             described.append(_unborn_delegate(making, its_state_dirs))
-        _, foreign, fresh = _born(described, pid_namespaces, ahead.own_namespaces)
-        container, delegate = foreign or container, fresh or delegate
+        logger, foreign, fresh = _born(described, pid_namespaces, ahead.own_namespaces)
+        host, container, delegate = logger or host, foreign or container, fresh or delegate
         pid_namespaces.close()
         close_state_dirs(its_state_dirs)
     return Workers(host, container, delegate)

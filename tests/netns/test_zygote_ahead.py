@@ -3,6 +3,7 @@
 rehearsal ──▶ which pages calls use ──▶ slot and workers fetch them, and wait
 """
 
+import json
 import os
 import re
 import sys
@@ -179,6 +180,37 @@ class TestNetworkWorkers:
         attested = zygote.warm("ADD").attestations[role]
         assert (attested["pid"], attested["effective"]) == (waiting, NET_ADMIN)
         zygote.warm("DEL")
+
+    def test_the_hosts_waits_confined_to_the_end(self, world: World, plugin_dir: str) -> None:
+        zygote = started(world, plugin_dir)
+        (slot,) = zygote.slots()
+        (waiting,) = (pid for pid in descendants(slot) if "host worker" in title_of(pid))
+        status = wait_until(lambda: confined(waiting))
+        assert int(status["CapPrm"], 16) == NET_ADMIN
+        assert re.search(r"Max file size +0 +0 ", Path(f"/proc/{waiting}/limits").read_text())
+        assert descriptors_of(waiting)[:3] == [0, 1, 2]
+        assert len(descriptors_of(waiting)) == 4
+        assert len(sockets_of(waiting)) == 1
+        attested = zygote.warm("ADD").attestations["host worker"]
+        assert (attested["pid"], attested["descriptors"]) == (waiting, [0, 1, 2, 3])
+        without_netns = zygote.warm("DEL", env={"CNI_NETNS": ""})
+        assert without_netns.attestations["host worker"]["descriptors"] == [0, 1, 2]
+
+    def test_a_log_gets_another_host_worker(self, world: World, plugin_dir: str) -> None:
+        """Who waits confined to the end may write no file."""
+        zygote = started(world, plugin_dir)
+        for level, is_logged in (("hardened", False), ("mediated", True)):
+            zygote.wait_until_ready()
+            (slot,) = zygote.slots()
+            waiting = {pid for pid in descendants(slot) if "[waiting]" in title_of(pid)}
+            env = {"CNISANDBOX_LEVEL": level, "CNISANDBOX_LOG": "/run/audit.log"}
+            attested = zygote.warm("ADD", env=env).attestations
+            assert attested["container worker"]["pid"] in waiting
+            assert (attested["host worker"]["pid"] in waiting) is not is_logged
+            assert (world.outside_path("/run/audit.log")).exists() is is_logged
+            zygote.warm("DEL", env=env)
+        netns = {json.loads(line)["netns"] for line in world.read("/run/audit.log").splitlines()}
+        assert netns == {"host", "container"}
 
     def test_it_has_no_socket_in_the_call(self, world: World, plugin_dir: str) -> None:
         """The one over which it is given its descriptors leads to the host's netns."""
