@@ -182,6 +182,11 @@ int native_set_limit(int kind, int64_t value)
 	return (int)checked(setrlimit(kind, &limit));
 }
 
+int native_getcpu(void)
+{
+	return (int)checked(sched_getcpu());
+}
+
 int native_pidfd_open(int pid)
 {
 	return (int)checked(syscall(SYS_pidfd_open, pid, 0));

@@ -17,6 +17,7 @@ void native_fill_gaps(void);
 int native_open_descriptors(int *fds, int end);
 int native_hard_limits(const int *kinds, size_t count, int64_t *values);
 int native_set_limit(int kind, int64_t value);
+int native_getcpu(void);
 int native_pidfd_open(int pid);
 int native_pidfd_send_signal(int pidfd, int signal_number);
 int native_pivot_root(const char *new_root, const char *put_old);

@@ -33,6 +33,7 @@ from cnisandbox.boundary.confinement import (
     stage,
 )
 from cnisandbox.boundary.credentials import CAP_SYS_ADMIN
+from cnisandbox.boundary.processors import keep_off_ours
 from cnisandbox.boundary.sandbox import (
     CALL_TIMEOUT_S,
     CHANNEL_FDS,
@@ -148,6 +149,7 @@ class Waiting:
         fds = [fd for fd in gifts if fd is not None]
         rights = [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, struct.pack(f"{len(fds)}i", *fds))] if fds else []
         message = encode_body(assignment._replace(gifts=[fd is not None for fd in gifts]))
+        keep_off_ours(self.pid)
         with stage("channel", self._wanted.role):
             self._socket.sendmsg([message], rights, _socket.MSG_NOSIGNAL | _socket.MSG_DONTWAIT)
             self._socket.close()

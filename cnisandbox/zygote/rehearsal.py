@@ -188,7 +188,7 @@ def begin(served: Served, variables: dict[str, str], standard: tuple[int, int, i
         ChildProcessError: it has not taken it.
     """
     listener, told, control = _ends()
-    ends = Ends(listener, control, _BUILD_ID, os.getpid(), own_facts(), mounts_fd)
+    ends = Ends(listener, control, _BUILD_ID, os.getpid(), os.sched_getaffinity(0), own_facts(), mounts_fd)
     pid = os.fork()
     if pid == 0:
         try:

@@ -22,7 +22,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from importlib import import_module
 
-from cnisandbox.boundary import namespaces, workers
+from cnisandbox.boundary import namespaces, processors, workers
 from cnisandbox.boundary.pages import Pages, fill_gaps
 from cnisandbox.boundary.syscalls import lib
 from cnisandbox.boundary.title import set_title
@@ -109,6 +109,7 @@ class Server:
         self._wake_fd, self._alarm_fd = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self._asked: set[int] = set()
         self._own = slot.own_facts()
+        self._processors = os.sched_getaffinity(0)
         self._mounts_fd = mounts_fd
         self._not_before = 0.0
         self.last_call = time.monotonic()
@@ -150,6 +151,8 @@ class Server:
             if is_idle and time.monotonic() - self.last_call > (idle_exit_s or 0):
                 break
         self._drain()
+        # Whoever is executed next in this process looks where it may run.
+        processors.allow(self._processors)
         return max(self._asked, default=0)
 
     def _serve_at_once(self) -> None:
@@ -203,7 +206,15 @@ class Server:
             if pid == 0:
                 try:
                     signal.set_wakeup_fd(-1)
-                    ends = Ends(pool.listener, self._control, self._build_id, zygote, self._own, self._mounts_fd)
+                    ends = Ends(
+                        pool.listener,
+                        self._control,
+                        self._build_id,
+                        zygote,
+                        self._processors,
+                        self._own,
+                        self._mounts_fd,
+                    )
                     slot.live(pool.served, ends, pool.pages)
                 finally:
                     os._exit(3)
@@ -223,6 +234,7 @@ class Server:
             if may_grow and not pool.idle:
                 poll.register(pool.listener.fileno(), select.POLLIN)
         events = poll.poll(timeout_s * 1000)
+        processors.allow(self._processors)
         with suppress(BlockingIOError):
             while os.read(self._wake_fd, 512):
                 pass

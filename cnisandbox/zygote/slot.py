@@ -24,7 +24,7 @@ import os
 import select
 from collections.abc import Callable
 
-from cnisandbox.boundary import limits, prctl
+from cnisandbox.boundary import limits, prctl, processors
 from cnisandbox.boundary.ahead import Settle
 from cnisandbox.boundary.attestation import status_field
 from cnisandbox.boundary.namespaces import Netns
@@ -69,6 +69,7 @@ class Ends(NamedTuple):
         control: Where the slot tells its zygote that it has taken a call.
         build_id: What is loaded.
         zygote: Its process id.
+        processors: Where it may run.
         own: What it is, and a slot like it.
         mounts_fd: A mount namespace like ours with little in it.
     """
@@ -77,6 +78,7 @@ class Ends(NamedTuple):
     control: _socket.socket
     build_id: bytes
     zygote: int
+    processors: set[int]
     own: Self
     mounts_fd: int
 
@@ -175,6 +177,8 @@ def live(served: Served, ends: Ends, pages: dict[str, Pages]) -> NoReturn:
     try:
         _end_with_the_zygote(ends.zygote)
         _end_before_the_zygote()
+        # Another slot may just have kept the zygote off a processor.
+        processors.allow(ends.processors)
         ahead = served.prepare(settle, ends.mounts_fd)
         os.close(ends.mounts_fd)
         taken = _take(ends, served.has_subject)
@@ -252,7 +256,7 @@ def _converse(connection: _socket.socket, ends: Ends, has_subject: bool) -> Take
             connection.send(protocol.COLD, _socket.MSG_NOSIGNAL)
             return None
         status_fd, directory_fd = lent
-        standard = _take_over(connection, ends.control, pidfd, directory_fd)
+        standard = _take_over(connection, ends, pidfd, directory_fd)
         return Taken(os.fsdecode(subject), variables, standard, status_fd)
     finally:
         os.close(pidfd)
@@ -280,12 +284,12 @@ def _fetch(pidfd: int, number: int) -> int:
     return checked(lib.native_pidfd_getfd(pidfd, number), "pidfd_getfd")
 
 
-def _take_over(connection: _socket.socket, control: _socket.socket, pidfd: int, directory_fd: int) -> list[int]:
+def _take_over(connection: _socket.socket, ends: Ends, pidfd: int, directory_fd: int) -> list[int]:
     """Take the call: from here on it is served, whatever happens to the zygote.
 
     Args:
         connection: To the launcher.
-        control: To the zygote.
+        ends: To the zygote.
         pidfd: The launcher.
         directory_fd: Its working directory, which becomes ours.
 
@@ -300,7 +304,8 @@ def _take_over(connection: _socket.socket, control: _socket.socket, pidfd: int, 
     # pipe stay open: five system calls, one after the other, none of which waits.
     try:
         rights = [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, array.array("i", [connection.fileno()]))]
-        control.sendmsg([protocol.STATUS.pack(os.getpid())], rights, _socket.MSG_NOSIGNAL)
+        processors.keep_off_ours(ends.zygote)  # its number is nobody else's: its end would have been ours
+        ends.control.sendmsg([protocol.STATUS.pack(os.getpid())], rights, _socket.MSG_NOSIGNAL)
         os.fchdir(directory_fd)
         os.close(directory_fd)
         standard = [_fetch(pidfd, number) for number in range(3)]

@@ -373,6 +373,37 @@ def confined(pid: int) -> dict[str, str]:
     return status if status["Uid"].split()[0] == str(SERVICE_UID) and status["Seccomp"] == "2" else {}
 
 
+class TestProcessors:
+    """Who is woken to work beside somebody does not take his processor from him."""
+
+    def test_workers_are_kept_off_the_processor_of_the_slot(self, world: World, plugin_dir: str) -> None:
+        every = os.sched_getaffinity(0)
+        zygote = started(world, plugin_dir)
+        call = zygote.begin("ADD")
+        for pid in (pid for pid in descendants(call.engine) if re.search("(host|container) worker", title_of(pid))):
+            assert len(every - os.sched_getaffinity(pid)) == (len(every) > 1)
+        call.finish()
+        zygote.delete()
+
+    def test_nobody_else_is_kept_off_one(self, world: World, plugin_dir: str) -> None:
+        zygote = started(world, plugin_dir)
+        for _ in range(3):
+            zygote.warm("ADD")
+            zygote.warm("DEL")
+        zygote.wait_until_ready()
+        for pid in descendants(zygote.pid):
+            assert os.sched_getaffinity(pid) == os.sched_getaffinity(0)
+
+    def test_one_processor_is_enough(self, world: World, plugin_dir: str) -> None:
+        one = max(os.sched_getaffinity(0))
+        zygote = started(world, plugin_dir, prefix=("taskset", "--cpu-list", str(one)))
+        zygote.warm("ADD")
+        zygote.warm("DEL")
+        zygote.wait_until_ready()
+        for pid in descendants(zygote.pid):
+            assert os.sched_getaffinity(pid) == {one}
+
+
 class TestRefill:
     def test_a_slot_is_made_when_no_call_needs_the_processor(self, world: World, plugin_dir: str) -> None:
         zygote = Zygote(world, plugin_dir, "--pool", "2")
