@@ -269,7 +269,7 @@ class Plugin:
         return {}
 
     def inquire(self, call: Call) -> None:
-        """Ask ahead of an ADD, at the same time as the host worker confines itself, what changes nothing.
+        """Ask ahead of an ADD, while the host worker gets ready, what changes nothing.
 
         Order: the other processes are attested; `call.host` is not to be used.
         """

@@ -136,7 +136,7 @@ class Waiting:
         self._before = service.receive_attestation(self._channel, self._wanted.role, CALL_TIMEOUT_S)
 
     def begin(self, assignment: Assignment, gifts: Gifts, netns_inode: int | None = None) -> Worker:
-        """Tell it what it is for; it then confines itself to the end, while we go on.
+        """Tell it what it is for; it then gets ready, confined to the end, while we go on.
 
         Args:
             assignment: What it is told.

@@ -2,7 +2,7 @@
 
 The process reads its own state back at the end of the drop, before any code of a plugin runs in it, and sends it as its
 first message; the engine compares. One that was forked ahead of its call has sent how it waits; at the end it reads
-everything again, and sends what differs. The whole record is what `CNISANDBOX_ATTEST` keeps.
+again what has changed, and sends what differs. The whole record is what `CNISANDBOX_ATTEST` keeps.
 
 Source: proc_pid_status(5), PR_GET_SECUREBITS(2const).
 """

@@ -21,7 +21,7 @@ from array import array
 from collections.abc import Callable
 from contextlib import suppress
 
-from cnisandbox.boundary import namespaces, prctl, view
+from cnisandbox.boundary import namespaces, prctl, processors, view
 from cnisandbox.boundary.pages import Pages, merged, used_pages
 from cnisandbox.boundary.state import state_paths
 from cnisandbox.boundary.syscalls import lib
@@ -188,7 +188,8 @@ def begin(served: Served, variables: dict[str, str], standard: tuple[int, int, i
         ChildProcessError: it has not taken it.
     """
     listener, told, control = _ends()
-    ends = Ends(listener, control, _BUILD_ID, os.getpid(), os.sched_getaffinity(0), own_facts(), mounts_fd)
+    anywhere = processors.own_processors()
+    ends = Ends(listener, control, _BUILD_ID, os.getpid(), anywhere, own_facts(), mounts_fd)
     pid = os.fork()
     if pid == 0:
         try:
@@ -208,6 +209,7 @@ def begin(served: Served, variables: dict[str, str], standard: tuple[int, int, i
     try:
         words = [f"{name}={value}" for name, value in variables.items()]
         _converse(launcher, ["", *words] if served.has_subject else words, status_fd)
+        processors.allow(anywhere)  # the slot has kept us off its processor, as a zygote
     finally:
         for number, fd in enumerate(own):
             os.dup2(fd, number)

@@ -109,7 +109,7 @@ class Server:
         self._wake_fd, self._alarm_fd = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self._asked: set[int] = set()
         self._own = slot.own_facts()
-        self._processors = os.sched_getaffinity(0)
+        self._processors = processors.own_processors()
         self._mounts_fd = mounts_fd
         self._not_before = 0.0
         self.last_call = time.monotonic()

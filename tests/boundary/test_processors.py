@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from cnisandbox.boundary.processors import allow, keep_off_ours
+from cnisandbox.boundary.processors import allow, keep_off_ours, own_processors
 from tests.boundary.observe import SERVICE_UID
 
 ALL = os.sched_getaffinity(0)
@@ -63,17 +63,36 @@ def test_who_has_ended_is_nobody() -> None:
 
 def test_who_was_kept_off_is_let_back() -> None:
     def come_back() -> None:
+        anywhere = own_processors()
+        assert anywhere >= ALL
         keep_off_ours(os.getpid())
         assert len(os.sched_getaffinity(0)) == max(1, len(ALL) - 1)
-        allow(ALL)
+        allow(anywhere)
         assert os.sched_getaffinity(0) == ALL
 
     assert in_a_fork(come_back) == 0
 
 
-def test_processors_that_are_not_there_change_nothing() -> None:
-    def ask() -> None:
+def test_where_somebody_has_said_that_it_runs_it_stays() -> None:
+    one = {min(ALL)}
+
+    def come_back() -> None:
+        os.sched_setaffinity(0, one)
+        if len(ALL) > 1:
+            assert own_processors() == one
+        assert os.sched_getaffinity(0) == one
+        allow(one)
+        assert os.sched_getaffinity(0) == one
+
+    assert in_a_fork(come_back) == 0
+
+
+def test_with_none_left_of_those_that_it_had_it_runs_anywhere() -> None:
+    """As the kernel has it when a cpuset loses all of them."""
+
+    def come_back() -> None:
+        os.sched_setaffinity(0, {min(ALL)})
         allow({1023})
         assert os.sched_getaffinity(0) == ALL
 
-    assert in_a_fork(ask) == 0
+    assert in_a_fork(come_back) == 0

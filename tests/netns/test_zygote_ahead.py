@@ -24,6 +24,8 @@ pytestmark = pytest.mark.timeout(120)
 
 # strace as a grandchild: what is started stays our child.
 STRACE = ("strace", "-D", "-f", "-qq", "-o", "/dev/null")
+# The zygote alone: a third of a second for each fork.
+SLOW_TO_FORK = ("strace", "-D", "-qq", "-o", "/dev/null", "-e", "trace=clone", "-e", "inject=clone:delay_enter=300000")
 WITHOUT_PAGES = (*STRACE, "-e", "trace=madvise", "-e", "inject=madvise:error=EINVAL")
 # Nobody else in a zygote uses waitid().
 WITHOUT_REHEARSAL = (*STRACE, "-e", "trace=waitid", "-e", "inject=waitid:error=ECHILD")
@@ -208,7 +210,8 @@ class TestNetworkWorkers:
             assert attested["container worker"]["pid"] in waiting
             assert (attested["host worker"]["pid"] in waiting) is not is_logged
             assert (world.outside_path("/run/audit.log")).exists() is is_logged
-            zygote.warm("DEL", env=env)
+            without_netns = zygote.warm("DEL", env=env | {"CNI_NETNS": ""})
+            assert without_netns.attestations["host worker"]["descriptors"] == [0, 1, 2, *([4] if is_logged else [])]
         netns = {json.loads(line)["netns"] for line in world.read("/run/audit.log").splitlines()}
         assert netns == {"host", "container"}
 
@@ -254,17 +257,20 @@ class TestNetworkWorkers:
         assert call.answer.stderr.decode().splitlines() == ["cnisandbox: hostile: tried"]
         zygote.warm("DEL", netconf, env={"CNI_PATH": "/run/plugins", "WAITING": numbers})
 
-    def test_a_netns_of_another_user_namespace_gets_another_one(self, world: World, plugin_dir: str) -> None:
+    @pytest.mark.parametrize("env", [{}, {"CNISANDBOX_LEVEL": "mediated", "CNISANDBOX_LOG": "/run/audit.log"}])
+    def test_a_netns_of_another_user_namespace_gets_another_one(
+        self, world: World, plugin_dir: str, env: dict[str, str]
+    ) -> None:
         """Who waits has no capability there, and an id that may not be mapped."""
         pod = Pod(world, "0 1000000 65536")
         zygote = started(world, plugin_dir)
         (slot,) = zygote.slots()
         (waiting,) = (pid for pid in descendants(slot) if "container worker" in title_of(pid))
-        attested = zygote.warm("ADD", env={"CNI_NETNS": pod.path}).attestations["container worker"]
+        attested = zygote.warm("ADD", env=env | {"CNI_NETNS": pod.path}).attestations["container worker"]
         assert attested["pid"] != waiting
         assert attested["namespaces"]["user"] == pod.inode("user")
         assert "eth0" in pod.links(world)
-        zygote.warm("DEL", env={"CNI_NETNS": pod.path})
+        zygote.warm("DEL", env=env | {"CNI_NETNS": pod.path})
         assert "eth0" not in pod.links(world)
 
 
@@ -380,7 +386,9 @@ class TestProcessors:
         every = os.sched_getaffinity(0)
         zygote = started(world, plugin_dir)
         call = zygote.begin("ADD")
-        for pid in (pid for pid in descendants(call.engine) if re.search("(host|container) worker", title_of(pid))):
+        workers = [pid for pid in descendants(call.engine) if re.search("(host|container) worker", title_of(pid))]
+        assert len(workers) == 2
+        for pid in workers:
             assert len(every - os.sched_getaffinity(pid)) == (len(every) > 1)
         call.finish()
         zygote.delete()
@@ -393,6 +401,18 @@ class TestProcessors:
         zygote.wait_until_ready()
         for pid in descendants(zygote.pid):
             assert os.sched_getaffinity(pid) == os.sched_getaffinity(0)
+
+    def test_a_slot_that_is_forked_while_another_one_takes_a_call_is_not(self, world: World, plugin_dir: str) -> None:
+        zygote = Zygote(world, plugin_dir, "--pool", "2", start=False)
+        zygote.start(prefix=SLOW_TO_FORK)
+        before = set(zygote.slots())
+        zygote.warm("ADD")
+        second = zygote.begin("DEL")
+        assert second.engine in before
+        second.finish()
+        zygote.wait_until_ready()
+        for slot in zygote.slots():
+            assert os.sched_getaffinity(slot) == os.sched_getaffinity(0)
 
     def test_one_processor_is_enough(self, world: World, plugin_dir: str) -> None:
         one = max(os.sched_getaffinity(0))
