@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from cnisandbox.boundary import namespaces
+from cnisandbox.boundary.syscalls import lib
 from cnisandbox.zygote import mounts
 from tests.boundary.observe import SERVICE_UID
 from tests.boundary.test_user_namespace import Pod
@@ -407,6 +408,8 @@ class TestProcessors:
         zygote.start(prefix=SLOW_TO_FORK)
         before = set(zygote.slots())
         zygote.warm("ADD")
+        clone = lib.seccomp_syscall_resolve_name(b"clone")
+        wait_until(lambda: Path(f"/proc/{zygote.pid}/syscall").read_text().startswith(f"{clone} "))
         second = zygote.begin("DEL")
         assert second.engine in before
         second.finish()
