@@ -12,14 +12,16 @@ Source: proc_pid_pagemap(5), madvise(2) (MADV_POPULATE_READ, Linux 5.14).
 
 import os
 from array import array
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from cnisandbox.boundary.syscalls import ffi, lib
 from cnisandbox.hints import NamedTuple
 
+_MADV_DONTNEED = 4
 _MADV_POPULATE_READ = 22
 _MADV_POPULATE_WRITE = 23
 _PRESENT = 1 << 63
+_OF_A_FILE = 1 << 61
 _MAPPED_ONCE = 1 << 56
 _ENTRY_BYTES = 8
 # KERNEL: fault_around_bytes; who reads a page of a file gets with it what is cached of so much around it. If it is less
@@ -54,24 +56,45 @@ def used_pages(pid: int) -> Pages:
     """
     page_bytes = os.sysconf("SC_PAGESIZE")
     pages = Pages(array("Q"), array("Q"))
+    for first, modes, entries in _mapped(pid):
+        is_writable = modes.startswith("rw")
+        wanted = _PRESENT | _MAPPED_ONCE if is_writable else _PRESENT
+        for index, entry in enumerate(entries):
+            address = first + index * page_bytes
+            if entry & wanted != wanted:
+                continue
+            if is_writable:
+                _add(pages.written, address, page_bytes)
+            elif not pages.read or pages.read[-2] < max(first, address // _AROUND_BYTES * _AROUND_BYTES):
+                pages.read.extend((address, page_bytes))
+    return pages
+
+
+def let_go_of_files() -> None:
+    """Let go of the pages of files that are mapped here and were not written to; who needs one maps it again.
+
+    What an interpreter has used at its start, of its program and its libraries, counts as memory in use otherwise.
+    """
+    page_bytes = os.sysconf("SC_PAGESIZE")
+    wanted = _PRESENT | _OF_A_FILE  # KERNEL: a page that was written to, such as a relocation, is none of a file's
+    ranges = array("Q")
+    for first, _, entries in _mapped(os.getpid()):
+        for index, entry in enumerate(entries):
+            if entry & wanted == wanted:
+                _add(ranges, first + index * page_bytes, page_bytes)
+    _advise(ranges, _MADV_DONTNEED)
+
+
+def _mapped(pid: int) -> Iterator[tuple[int, str, memoryview]]:
+    """Go through private mappings: first address, permissions, and what the kernel says of each page."""
+    page_bytes = os.sysconf("SC_PAGESIZE")
     fd = os.open(f"/proc/{pid}/pagemap", os.O_RDONLY | os.O_CLOEXEC)
     try:
         for first, last, modes in _mappings(pid):
             count, offset = (number // page_bytes * _ENTRY_BYTES for number in (last - first, first))
-            entries = memoryview(os.pread(fd, count, offset)).cast("Q")
-            is_writable = modes.startswith("rw")
-            wanted = _PRESENT | _MAPPED_ONCE if is_writable else _PRESENT
-            for index, entry in enumerate(entries):
-                address = first + index * page_bytes
-                if entry & wanted != wanted:
-                    continue
-                if is_writable:
-                    _add(pages.written, address, page_bytes)
-                elif not pages.read or pages.read[-2] < max(first, address // _AROUND_BYTES * _AROUND_BYTES):
-                    pages.read.extend((address, page_bytes))
+            yield first, modes, memoryview(os.pread(fd, count, offset)).cast("Q")
     finally:
         os.close(fd)
-    return pages
 
 
 def _mappings(pid: int) -> list[tuple[int, int, str]]:
@@ -103,8 +126,12 @@ def _add(ranges: "array[int]", first: int, count: int) -> None:
 
 def fetch(pages: Pages) -> None:
     """Fetch pages; what is not mapped here is left out, and costs a fault later or never."""
-    for ranges, advice in ((pages.written, _MADV_POPULATE_WRITE), (pages.read, _MADV_POPULATE_READ)):
-        lib.native_madvise(ffi.from_buffer("uint64_t[]", ranges), len(ranges) // 2, advice)
+    _advise(pages.written, _MADV_POPULATE_WRITE)
+    _advise(pages.read, _MADV_POPULATE_READ)
+
+
+def _advise(ranges: "array[int]", advice: int) -> None:
+    lib.native_madvise(ffi.from_buffer("uint64_t[]", ranges), len(ranges) // 2, advice)
 
 
 def merged(parts: Iterable[Pages]) -> Pages:

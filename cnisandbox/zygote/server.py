@@ -23,7 +23,7 @@ from contextlib import suppress
 from importlib import import_module
 
 from cnisandbox.boundary import namespaces, processors, workers
-from cnisandbox.boundary.pages import Pages, fill_gaps
+from cnisandbox.boundary.pages import Pages, fill_gaps, let_go_of_files
 from cnisandbox.boundary.syscalls import lib
 from cnisandbox.boundary.title import set_title
 from cnisandbox.errors import reason
@@ -143,6 +143,7 @@ class Server:
                 pool.pages = rehearse(pool.served, pool.served.play, self._mounts_fd)
                 if not pool.pages:
                     self._warn(f"rehearse {pool.served.name}: it has failed; calls will take longer")
+        let_go_of_files()
         self.last_call = time.monotonic()  # what was done until here is not idling
         while not self._asked:
             self._fill()
