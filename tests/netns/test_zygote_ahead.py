@@ -25,8 +25,8 @@ pytestmark = pytest.mark.timeout(120)
 
 # strace as a grandchild: what is started stays our child.
 STRACE = ("strace", "-D", "-f", "-qq", "-o", "/dev/null")
-# The zygote alone: a third of a second for each fork.
-SLOW_TO_FORK = ("strace", "-D", "-qq", "-o", "/dev/null", "-e", "trace=clone", "-e", "inject=clone:delay_enter=300000")
+# The zygote alone: a fifth of a second for each fork.
+SLOW_TO_FORK = ("strace", "-D", "-qq", "-o", "/dev/null", "-e", "trace=clone", "-e", "inject=clone:delay_enter=200000")
 WITHOUT_PAGES = (*STRACE, "-e", "trace=madvise", "-e", "inject=madvise:error=EINVAL")
 # Nobody else in a zygote uses waitid().
 WITHOUT_REHEARSAL = (*STRACE, "-e", "trace=waitid", "-e", "inject=waitid:error=ECHILD")
