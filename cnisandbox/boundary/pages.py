@@ -74,18 +74,21 @@ def let_go_of_files() -> None:
     """Let go of the pages of files that are mapped here and were not written to; who needs one maps it again.
 
     What an interpreter has used at its start, of its program and its libraries, counts as memory in use otherwise.
+
+    Raises:
+        OSError: the kernel does not say which they are.
     """
     page_bytes = os.sysconf("SC_PAGESIZE")
     wanted = _PRESENT | _OF_A_FILE  # KERNEL: a page that was written to, such as a relocation, is none of a file's
     ranges = array("Q")
-    for first, _, entries in _mapped(os.getpid()):
+    for first, _, entries in _mapped("self"):
         for index, entry in enumerate(entries):
             if entry & wanted == wanted:
                 _add(ranges, first + index * page_bytes, page_bytes)
     _advise(ranges, _MADV_DONTNEED)
 
 
-def _mapped(pid: int) -> Iterator[tuple[int, str, memoryview]]:
+def _mapped(pid: int | str) -> Iterator[tuple[int, str, memoryview]]:
     """Go through private mappings: first address, permissions, and what the kernel says of each page."""
     page_bytes = os.sysconf("SC_PAGESIZE")
     fd = os.open(f"/proc/{pid}/pagemap", os.O_RDONLY | os.O_CLOEXEC)
@@ -97,7 +100,7 @@ def _mapped(pid: int) -> Iterator[tuple[int, str, memoryview]]:
         os.close(fd)
 
 
-def _mappings(pid: int) -> list[tuple[int, int, str]]:
+def _mappings(pid: int | str) -> list[tuple[int, int, str]]:
     """List private mappings: first address, the one after the last, permissions."""
     fd = os.open(f"/proc/{pid}/maps", os.O_RDONLY | os.O_CLOEXEC)
     text = b""

@@ -312,12 +312,11 @@ def begin_workers(
         container = ahead.container.begin(assignment, Gifts(netns_fd=netns.fd, log_fd=log_fd), netns.inode)
     elif ahead.container is not None:
         _end(ahead.container.pid)
-    # Who waits confined to the end may write no log.
-    is_logger = ahead.host is not None and log is not None
-    if ahead.host is not None and is_logger:
-        _end(ahead.host.pid)
-    elif ahead.host is not None:
+    if ahead.host is not None and log is None:
         host = ahead.host.begin(assignment, Gifts(given_fd=netns.fd if netns else None))
+    elif ahead.host is not None:  # who waits confined to the end may write no log
+        _end(ahead.host.pid)
+    is_logger = ahead.host is not None and host is None
     delegate = ahead.delegate
     is_stale = delegate is not None and not _is_delegate_current(ahead, delegate, environment, state_dirs)
     if is_foreign or is_logger or is_stale:

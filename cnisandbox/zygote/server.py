@@ -143,7 +143,8 @@ class Server:
                 pool.pages = rehearse(pool.served, pool.served.play, self._mounts_fd)
                 if not pool.pages:
                     self._warn(f"rehearse {pool.served.name}: it has failed; calls will take longer")
-        let_go_of_files()
+        with suppress(OSError):  # a kernel without CONFIG_PROC_PAGE_MONITOR: then it takes more memory
+            let_go_of_files()
         self.last_call = time.monotonic()  # what was done until here is not idling
         while not self._asked:
             self._fill()

@@ -28,6 +28,11 @@ STRACE = ("strace", "-D", "-f", "-qq", "-o", "/dev/null")
 # The zygote alone: a fifth of a second for each fork.
 SLOW_TO_FORK = ("strace", "-D", "-qq", "-o", "/dev/null", "-e", "trace=clone", "-e", "inject=clone:delay_enter=200000")
 WITHOUT_PAGES = (*STRACE, "-e", "trace=madvise", "-e", "inject=madvise:error=EINVAL")
+# The zygote alone, and of itself alone: as a kernel without CONFIG_PROC_PAGE_MONITOR answers.
+WITHOUT_OWN_PAGEMAP = (
+    *("strace", "-D", "-qq", "-o", "/dev/null", "-P", "/proc/self/pagemap"),
+    *("-e", "trace=openat", "-e", "inject=openat:error=ENOENT"),
+)
 # Nobody else in a zygote uses waitid().
 WITHOUT_REHEARSAL = (*STRACE, "-e", "trace=waitid", "-e", "inject=waitid:error=ECHILD")
 # As a kernel without nf_tables answers: socket(AF_NETLINK, SOCK_RAW, NETLINK_NETFILTER) is refused.
@@ -103,6 +108,17 @@ class TestPages:
         control = faults_of_a_call(zygote)
         assert control > 150
         assert count < control / 3
+
+    def test_the_zygote_lets_go_of_files_where_the_kernel_says_what_it_has_of_them(
+        self, world: World, plugin_dir: str
+    ) -> None:
+        zygote = started(world, plugin_dir)
+        of_files = int(status_of(zygote.pid)["RssFile"].split()[0])
+        zygote.kill()
+        zygote.start(prefix=WITHOUT_OWN_PAGEMAP)
+        assert int(status_of(zygote.pid)["RssFile"].split()[0]) > of_files + 1024
+        zygote.warm("ADD")
+        zygote.warm("DEL")
 
     def test_the_idle_zygote_keeps_to_its_memory(self, world: World, plugin_dir: str) -> None:
         """The pool that it has unless told otherwise: 60 MiB of PSS, all children together."""
